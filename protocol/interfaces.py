@@ -1,0 +1,365 @@
+"""The seams: what the actors need from the engines, and nothing more.
+
+Everything here is synchronous and may be slow; the actors call it from a pool, never from the event loop, unless a
+docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from memoryd.protocol.ids import BEFORE_ALL, EventId, RecordId, Seq, TrajectoryId, UserId
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from memoryd.protocol.events import Event, StoredEvent
+    from memoryd.protocol.records import MemoryFilter, MemoryRecord, RetrievedMemory, Trajectory
+
+    Vectors = NDArray[np.float32]  # [n, dim], rows of unit length
+    Counts = NDArray[np.int32]  # [n]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which encoder made a vector. Two stores agree only if `name`, `dim` and `sha256` do."""
+
+    name: str
+    dim: int
+    sha256: str
+    max_tokens: int = 0
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors of some texts and how much of each text they cover.
+
+    `vectors` float32 [n, dim], rows of unit length; `tokens` int32 [n], the pieces of the whole text;
+    `embedded_tokens` int32 [n], the pieces the vector has seen.
+    """
+
+    vectors: Vectors
+    tokens: Counts
+    embedded_tokens: Counts
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors. The vector of a text never depends on what else is in the call."""
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    @property
+    def batch_size(self) -> int:
+        """How many texts one run of the model should take."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Embed `texts`; safe to call from several threads at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record and its vector, float32 [dim], unit length. `record.embedding` is empty."""
+
+    record: MemoryRecord
+    vector: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one commit adds: all of it becomes durable together, or none.
+
+    `applied_seq` is the last event of the user that is contained in this batch or an earlier one.
+    `trajectories` replace earlier ones of the same id; `dropped` takes trajectories away.
+    """
+
+    entries: Sequence[Entry] = ()
+    deleted: Sequence[RecordId] = ()
+    trajectories: Sequence[Trajectory] = ()
+    dropped: Sequence[TrajectoryId] = ()
+    applied_seq: Seq = BEFORE_ALL
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Everything a file holds, as found by opening it.
+
+    `vectors` float32 [n, dim] and `records` (encoded, see `decode_record` of the file) belong together row by row, in
+    the order of arrival, deleted ones left out.
+    """
+
+    vectors: Vectors
+    records: Sequence[bytes]
+    trajectories: Sequence[Trajectory]
+    applied_seq: Seq
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """Figures of a memory file, safe to keep and to print."""
+
+    records: int
+    deleted: int
+    file_bytes: int
+    dead_bytes: int
+    segments: int
+    commits: int
+    applied_seq: Seq
+    torn_bytes_cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that verification found wrong."""
+
+    what: str
+    offset: int
+    hint: str
+
+
+class MemoryFile(Protocol):
+    """The durable half of one user's memory: one `.rvf` file with one writer."""
+
+    def load(self) -> Contents:
+        """Return everything that is committed and alive."""
+        ...
+
+    def commit(self, batch: Batch) -> FileStatus:
+        """Make `batch` durable: append, fsync, manifest, fsync.
+
+        Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
+        """
+        ...
+
+    def compact(self) -> FileStatus:
+        """Write the live rows into a new file and put it in the place of this one. Raises StorageFault."""
+        ...
+
+    def status(self) -> FileStatus: ...
+
+    def close(self) -> None:
+        """Release the file and its lock. Does nothing the second time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A row that answers: its record, still encoded, and the cosine to the query."""
+
+    record: bytes
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The best rows first, and which path found them (`exact` or `hnsw`)."""
+
+    hits: Sequence[Hit]
+    path: str
+
+
+class IndexView(Protocol):
+    """What the index held at one moment; never changes, so a thread may search it while others write.
+
+    Deleted rows disappear from every view at once.
+    """
+
+    @property
+    def rows(self) -> int: ...
+
+    def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:
+        """Return the `k` nearest rows that pass `where`. `vector` is float32 [dim], unit length."""
+        ...
+
+
+class MemoryIndex(Protocol):
+    """The searchable half of one user's memory. Written by one task; `add`, `discard` and `view` are quick."""
+
+    def add(self, records: Sequence[bytes], vectors: Vectors) -> None:
+        """Append encoded records with their vectors, float32 [n, dim]."""
+        ...
+
+    def discard(self, ids: Sequence[RecordId]) -> None:
+        """Hide these records from every view; unknown ids do nothing."""
+        ...
+
+    def __contains__(self, record: RecordId) -> bool: ...
+
+    def __len__(self) -> int:
+        """Return the number of records that are alive."""
+        ...
+
+    def get(self, record: RecordId) -> tuple[bytes, Vectors] | None:
+        """Return one encoded record and its vector, float32 [dim]."""
+        ...
+
+    def select(self, where: MemoryFilter, before: datetime | None = None) -> Sequence[RecordId]:
+        """Return the ids that pass `where` and are older than `before`, in order of arrival."""
+        ...
+
+    def page(self, after: int, limit: int) -> tuple[Sequence[bytes], Vectors, int | None]:
+        """Return live rows from row `after` on, at most `limit`, and the row to go on with, None at the end."""
+        ...
+
+    def view(self) -> IndexView: ...
+
+    @property
+    def resident_bytes(self) -> int: ...
+
+    def wants_sealing(self) -> bool:
+        """Whether `seal` would build or extend the graph."""
+        ...
+
+    def seal(self) -> Callable[[], None]:
+        """Build the graph over what is there now (slow, for a pool); the returned call puts it to use."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A user's memory, opened for writing: the file and the index over what it holds."""
+
+    file: MemoryFile
+    index: MemoryIndex
+    trajectories: Sequence[Trajectory]
+    applied_seq: Seq
+
+
+class MemoryStore(Protocol):
+    """All users' memories on disk."""
+
+    def users(self) -> Iterator[UserId]:
+        """Every user that has a file."""
+        ...
+
+    def exists(self, user: UserId) -> bool: ...
+
+    def open(self, user: UserId) -> Opened:
+        """Take the user's writer lock and open the file, which is made by its first commit.
+
+        Raises Locked, Damaged, ModelMismatch, ReadOnly or another StorageFault.
+        """
+        ...
+
+    def erase(self, user: UserId) -> None:
+        """Remove everything of a user whose file is closed."""
+        ...
+
+    def verify(self, user: UserId) -> Sequence[Finding]:
+        """Read every byte of the user's file and return what is wrong with it; takes no lock, writes nothing."""
+        ...
+
+    def encode(self, record: MemoryRecord) -> bytes: ...
+
+    def decode(self, record: bytes) -> MemoryRecord: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where an event stands in the log, and whether it stood there before."""
+
+    event_id: EventId
+    seq: Seq
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEvent:
+    """An event that was put aside because it broke its reader."""
+
+    seq: Seq
+    user: UserId
+    event_id: EventId
+    type: str
+    error: str
+    parked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatus:
+    """Figures of the event log."""
+
+    first: Seq
+    last: Seq
+    events: int
+    parked: int
+    file_bytes: int
+    cursors: Mapping[str, Seq] = field(default_factory=dict)
+
+
+class EventStore(Protocol):
+    """The durable, ordered log of events: unique by user and event id, numbered upwards without reuse."""
+
+    def append(self, events: Sequence[tuple[UserId, Event]]) -> Sequence[Appended]:
+        """Append in one fsynced transaction, in order. Known ids keep their first number.
+
+        Raises DiskFull, ReadOnly or another StorageFault; then nothing of the batch was kept.
+        """
+        ...
+
+    def read(self, after: Seq, limit: int, *, user: UserId | None = None) -> Sequence[StoredEvent]:
+        """Return the next events in order; parked and erased ones are left out. Raises CursorTooOld."""
+        ...
+
+    def last_seq(self) -> Seq: ...
+
+    def cursor(self, reader: str) -> Seq:
+        """Return how far `reader` has come; BEFORE_ALL when it is new."""
+        ...
+
+    def advance(self, reader: str, seq: Seq) -> None:
+        """Remember how far `reader` has come; never backwards."""
+        ...
+
+    def truncate(self, older_than: datetime) -> int:
+        """Forget payloads that are older and that every reader has passed; ids stay known. Returns the number."""
+        ...
+
+    def erase(self, user: UserId, events: Sequence[EventId] | None) -> int:
+        """Overwrite the payloads of these events, or of all events of the user; ids stay known."""
+        ...
+
+    def park(self, seq: Seq, error: str) -> None: ...
+
+    def parked(self) -> Sequence[ParkedEvent]: ...
+
+    def unpark(self, seqs: Sequence[Seq], *, drop: bool) -> Sequence[Seq]:
+        """Take events out of the parking place: to be published again under new numbers, or dropped for good.
+
+        Returns the new numbers (empty when dropped).
+        """
+        ...
+
+    def status(self) -> LogStatus: ...
+
+    def close(self) -> None: ...
+
+
+class GlobalStore(Protocol):
+    """What users published for everybody: copies, which say who published them."""
+
+    def open(self) -> None: ...
+
+    def publish(self, user: UserId, records: Sequence[MemoryRecord], vectors: Vectors) -> None:
+        """Keep copies durably; vectors float32 [n, dim]. Raises StorageFault."""
+        ...
+
+    def unpublish(self, user: UserId, ids: Sequence[RecordId] | None) -> None:
+        """Remove these copies, or all of the user, and their bytes. Raises StorageFault."""
+        ...
+
+    def query(
+        self, vector: Vectors, *, k: int, where: MemoryFilter, asked_by: UserId
+    ) -> Sequence[RetrievedMemory]:
+        """Return the nearest copies that others published; quick. `record.metadata["published_by"]` names who."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,443 @@
+"""Every request a client can make, each with its reply type in the class header.
+
+A message that exists is valid: the checks live in `__post_init__`, so no handler repeats them. The user is not part of
+a message: it comes from the grant of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Generic, TypeVar
+
+from msgspec import Struct
+
+from memoryd.protocol import ids
+from memoryd.protocol.errors import InvalidMessage
+from memoryd.protocol.events import Ack, Event, Moment, Receipt, StoredEvent
+from memoryd.protocol.ids import RecordId, Seq, TrajectoryId
+from memoryd.protocol.records import (
+    ANY,
+    Draft,
+    MemoryFilter,
+    MemoryRecord,
+    RetrievedMemory,
+    Trajectory,
+    checked_moment,
+    checked_quality,
+    checked_text,
+)
+
+R_co = TypeVar("R_co", covariant=True)
+
+MAX_QUERY_BYTES: Final = 16_384
+MAX_TOP_K: Final = 100
+MAX_BATCH: Final = 1_024
+MAX_STEP_BYTES: Final = 16_384
+
+
+class Ask(Struct, Generic[R_co], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message that is answered by an `R_co`."""
+
+
+class Tell(Struct, frozen=True, kw_only=True):
+    """A message that is not answered."""
+
+
+class Done(Struct, frozen=True, kw_only=True):
+    """The answer of a request that has nothing else to say."""
+
+
+# --- events ---
+
+
+class Publish(Ask["Published"], frozen=True, kw_only=True):
+    """Append events to the log; `ack` says how far they must have come before the answer."""
+
+    events: tuple[Event, ...]
+    ack: Ack = "stored"
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.events) <= MAX_BATCH:
+            raise InvalidMessage("wrong number of events", field="events", hint=f"send 1 to {MAX_BATCH} at a time")
+
+
+class Published(Struct, frozen=True, kw_only=True):
+    receipts: tuple[Receipt, ...]
+
+
+class Subscribe(Ask["Subscribed"], frozen=True, kw_only=True):
+    """Send events as they come; `topic` is a type, a `prefix.*` or `*`. With `after`, what was missed comes first."""
+
+    topic: str = "*"
+    after: Seq | None = None
+
+    def __post_init__(self) -> None:
+        prefix = self.topic.removesuffix("*").removesuffix(".")
+        if self.topic != "*" and (not prefix or "*" in prefix or self.topic.endswith("*") != self.topic.endswith(".*")):
+            raise InvalidMessage("not a topic", field="topic", hint="use an event type, 'prefix.*' or '*'")
+        if self.after is not None and self.after < 0:
+            raise InvalidMessage("negative cursor", field="after", hint="use 0 for everything that is kept")
+
+
+class Subscribed(Struct, frozen=True, kw_only=True):
+    """`after` is the cursor from which the stream begins."""
+
+    after: Seq
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """Events of a subscription, in order."""
+
+    events: tuple[StoredEvent, ...]
+
+
+# --- memories ---
+
+
+class Remember(Ask["Remembered"], frozen=True, kw_only=True):
+    """Keep these texts as memories: one durable batch."""
+
+    drafts: tuple[Draft, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.drafts) <= MAX_BATCH:
+            raise InvalidMessage("wrong number of memories", field="drafts", hint=f"send 1 to {MAX_BATCH} at a time")
+
+
+class Import(Ask["Remembered"], frozen=True, kw_only=True):
+    """Keep these records with the vectors they bring, made by the model `model_sha256`: nothing is embedded again."""
+
+    records: tuple[MemoryRecord, ...]
+    model_sha256: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.records) <= MAX_BATCH:
+            raise InvalidMessage("wrong number of memories", field="records", hint=f"send 1 to {MAX_BATCH} at a time")
+        for number, record in enumerate(self.records):
+            place = f"records[{number}]"
+            checked_text(record.text, f"{place}.text")
+            checked_quality(record.quality_score, f"{place}.quality_score")
+            ids.record_id(record.id)
+            ids.label(record.session_id, f"{place}.session_id")
+
+
+class Remembered(Struct, frozen=True, kw_only=True):
+    """The memories as they were kept; `duplicates` counts those that were there before."""
+
+    records: tuple[MemoryRecord, ...]
+    duplicates: int = 0
+
+
+class Recall(Ask["Recalled"], frozen=True, kw_only=True):
+    """Find what resembles `query`. `now` is the moment the question is asked at, the daemon's clock if absent."""
+
+    query: str
+    top_k: int = 5
+    filter: MemoryFilter = ANY
+    now: Moment | None = None
+
+    def __post_init__(self) -> None:
+        checked_text(self.query, "query", MAX_QUERY_BYTES)
+        checked_moment(self.now, "now")
+        if not 1 <= self.top_k <= MAX_TOP_K:
+            raise InvalidMessage("top_k out of range", field="top_k", hint=f"use 1 to {MAX_TOP_K}")
+
+
+class Recalled(Struct, frozen=True, kw_only=True):
+    """The memories that fit, best first.
+
+    `tier` names how they were found (`empty`, `exact`, `hnsw`); `partial` names what could not be asked in time.
+    """
+
+    memories: tuple[RetrievedMemory, ...]
+    tier: str
+    partial: tuple[str, ...] = ()
+    elapsed_ms: float = 0.0
+
+
+class Forget(Ask["Forgotten"], frozen=True, kw_only=True):
+    """Forget by id, by session, what is older than `before`, or everything: exactly one of the four."""
+
+    ids: tuple[RecordId, ...] = ()
+    session_id: str | None = None
+    before: Moment | None = None
+    everything: bool = False
+
+    def __post_init__(self) -> None:
+        checked_moment(self.before, "before")
+        chosen = [bool(self.ids), self.session_id is not None, self.before is not None, self.everything]
+        if sum(chosen) != 1:
+            raise InvalidMessage(
+                "nothing or too much to forget", field="ids", hint="give ids, session_id, before or everything: just one"
+            )
+        for each in self.ids:
+            ids.record_id(each)
+
+
+class Forgotten(Struct, frozen=True, kw_only=True):
+    """How many memories are gone, and how many events of the log lost their text with them."""
+
+    records: int
+    events: int
+
+
+class Export(Ask["Exported"], frozen=True, kw_only=True):
+    """Read memories with their vectors in the order of arrival, from row `after` on."""
+
+    after: int = 0
+    limit: int = 256
+
+    def __post_init__(self) -> None:
+        if self.after < 0 or not 1 <= self.limit <= MAX_BATCH:
+            raise InvalidMessage("page out of range", field="limit", hint=f"use after >= 0 and a limit of 1 to {MAX_BATCH}")
+
+
+class Exported(Struct, frozen=True, kw_only=True):
+    records: tuple[MemoryRecord, ...]
+    model: str
+    model_sha256: str
+    next: int | None
+
+
+# --- trajectories ---
+
+
+class BeginTrajectory(Ask["TrajectoryBegun"], frozen=True, kw_only=True):
+    """Open a trajectory for a question and the memories that were shown for it."""
+
+    query: str
+    shown: tuple[RecordId, ...] = ()
+
+    def __post_init__(self) -> None:
+        checked_text(self.query, "query", MAX_QUERY_BYTES)
+        for each in self.shown:
+            ids.record_id(each)
+
+
+class TrajectoryBegun(Struct, frozen=True, kw_only=True):
+    id: TrajectoryId
+
+
+class AddStep(Ask["Done"], frozen=True, kw_only=True):
+    """Add what was done to an open trajectory."""
+
+    id: TrajectoryId
+    action: str
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        checked_text(self.action, "action", MAX_STEP_BYTES)
+        if self.text:
+            checked_text(self.text, "text", MAX_STEP_BYTES)
+
+
+class EndTrajectory(Ask["Trajectory"], frozen=True, kw_only=True):
+    """Close a trajectory with its outcome; `helped` and `harmful` must be among the memories shown."""
+
+    id: TrajectoryId
+    quality: float
+    helped: tuple[RecordId, ...] = ()
+    harmful: tuple[RecordId, ...] = ()
+
+    def __post_init__(self) -> None:
+        checked_quality(self.quality, "quality")
+
+
+class ListTrajectories(Ask["Trajectories"], frozen=True, kw_only=True):
+    """Read the newest trajectories, the last one first."""
+
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_BATCH:
+            raise InvalidMessage("limit out of range", field="limit", hint=f"use 1 to {MAX_BATCH}")
+
+
+class Trajectories(Struct, frozen=True, kw_only=True):
+    trajectories: tuple[Trajectory, ...]
+
+
+# --- the global store ---
+
+
+class PublishGlobal(Ask["Done"], frozen=True, kw_only=True):
+    """Copy memories of this user into the global knowledge store."""
+
+    ids: tuple[RecordId, ...]
+
+
+class UnpublishGlobal(Ask["Done"], frozen=True, kw_only=True):
+    """Take this user's memories out of the global knowledge store again."""
+
+    ids: tuple[RecordId, ...]
+
+
+# --- operations ---
+
+
+class GetStatus(Ask["Status"], frozen=True, kw_only=True):
+    """Ask how the daemon is."""
+
+
+class MailboxStatus(Struct, frozen=True, kw_only=True):
+    """One actor in the tree. `oldest_s` is the age of the oldest waiting message in seconds."""
+
+    path: str
+    phase: str
+    depth: int
+    depth_bytes: int
+    oldest_s: float
+    restarts: int
+    children: int = 0
+    last_error: str = ""
+
+
+class UserStatus(Struct, frozen=True, kw_only=True):
+    """The memory of one user, as far as it is open."""
+
+    user: str
+    records: int
+    trajectories: int
+    applied_seq: Seq
+    committed_seq: Seq
+    file_bytes: int
+    dead_bytes: int
+    resident_bytes: int
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """How the daemon is, on one screen.
+
+    `lag_events` counts stored events that are not yet committed to their user's file.
+    """
+
+    version: str
+    pid: int
+    uptime_s: float
+    data_dir: str
+    socket: str
+    model: str
+    model_variant: str
+    model_sha256: str
+    dim: int
+    users_known: int
+    users_resident: int
+    users_quarantined: int
+    records_resident: int
+    resident_bytes: int
+    rss_bytes: int
+    events_last_seq: Seq
+    lag_events: int
+    parked_events: int
+    unmapped: dict[str, int]
+    restarts: int
+    embed_waiting: int
+    loop_stall_p999_ms: float
+    loop_stall_max_ms: float
+    mailboxes: tuple[MailboxStatus, ...]
+    user: UserStatus | None = None
+
+
+class GetTree(Ask["Tree"], frozen=True, kw_only=True):
+    """Ask for the supervision tree, resident users included."""
+
+
+class Tree(Struct, frozen=True, kw_only=True):
+    actors: tuple[MailboxStatus, ...]
+
+
+class GetMetrics(Ask["Metrics"], frozen=True, kw_only=True):
+    """Ask for the metrics in Prometheus' text format."""
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    text: str
+
+
+class Verify(Ask["Verified"], frozen=True, kw_only=True):
+    """Read every byte of the user's file and check it."""
+
+
+class VerifyFinding(Struct, frozen=True, kw_only=True):
+    what: str
+    offset: int
+    hint: str
+
+
+class Verified(Struct, frozen=True, kw_only=True):
+    """What is wrong with the file; empty when all is well."""
+
+    findings: tuple[VerifyFinding, ...]
+
+
+class GetParked(Ask["Parked"], frozen=True, kw_only=True):
+    """Ask which events of the user were put aside."""
+
+
+class ParkedItem(Struct, frozen=True, kw_only=True):
+    seq: Seq
+    event_id: str
+    type: str
+    error: str
+    parked_at: Moment
+
+
+class Parked(Struct, frozen=True, kw_only=True):
+    items: tuple[ParkedItem, ...]
+
+
+class Unpark(Ask["Unparked"], frozen=True, kw_only=True):
+    """Try parked events again, or drop them for good."""
+
+    seqs: tuple[Seq, ...]
+    drop: bool = False
+
+
+class Unparked(Struct, frozen=True, kw_only=True):
+    events: int
+
+
+# The kinds of the wire protocol: the name a frame carries and the message it becomes.
+REQUESTS: Final[Mapping[str, type[Ask[object]]]] = {
+    "publish": Publish,
+    "subscribe": Subscribe,
+    "remember": Remember,
+    "import": Import,
+    "recall": Recall,
+    "forget": Forget,
+    "export": Export,
+    "begin_trajectory": BeginTrajectory,
+    "add_step": AddStep,
+    "end_trajectory": EndTrajectory,
+    "list_trajectories": ListTrajectories,
+    "publish_global": PublishGlobal,
+    "unpublish_global": UnpublishGlobal,
+    "status": GetStatus,
+    "tree": GetTree,
+    "metrics": GetMetrics,
+    "verify": Verify,
+    "parked": GetParked,
+    "unpark": Unpark,
+}
+REPLIES: Final[Mapping[type[Ask[object]], type[Struct]]] = {
+    Publish: Published,
+    Subscribe: Subscribed,
+    Remember: Remembered,
+    Import: Remembered,
+    Recall: Recalled,
+    Forget: Forgotten,
+    Export: Exported,
+    BeginTrajectory: TrajectoryBegun,
+    AddStep: Done,
+    EndTrajectory: Trajectory,
+    ListTrajectories: Trajectories,
+    PublishGlobal: Done,
+    UnpublishGlobal: Done,
+    GetStatus: Status,
+    GetTree: Tree,
+    GetMetrics: Metrics,
+    Verify: Verified,
+    GetParked: Parked,
+    Unpark: Unparked,
+}
+KIND_OF: Final[Mapping[type[Ask[object]], str]] = {message: kind for kind, message in REQUESTS.items()}

@@ -1,0 +1,163 @@
+"""Memories: what is kept, how it is filtered, what comes back."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from enum import StrEnum
+
+from msgspec import Struct
+
+from memoryd.protocol import ids
+from memoryd.protocol.errors import InvalidMessage
+from memoryd.protocol.events import JsonObject, Moment
+from memoryd.protocol.ids import RecordId, TrajectoryId
+
+MAX_TEXT_BYTES = 65_536
+
+
+def checked_text(text: str, field: str, limit: int = MAX_TEXT_BYTES) -> str:
+    """Return `text` when it says something and fits. Raises InvalidMessage."""
+    if not text.strip():
+        raise InvalidMessage("empty text", field=field, hint="give at least one character that is not a space")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidMessage(
+            "text is not valid Unicode", field=field, hint="remove lone surrogates", position=error.start
+        ) from None
+    if size > limit:
+        raise InvalidMessage(
+            "text too long", field=field, hint=f"send at most {limit} bytes, or cut it into parts", size=size
+        )
+    return text
+
+
+def checked_quality(quality: float | None, field: str) -> float | None:
+    """Return `quality` when it is None or within [0, 1]. Raises InvalidMessage."""
+    if quality is not None and not (math.isfinite(quality) and 0.0 <= quality <= 1.0):
+        raise InvalidMessage("quality out of range", field=field, hint="use a number from 0.0 to 1.0")
+    return quality
+
+
+def checked_moment(moment: datetime | None, field: str) -> datetime | None:
+    """Return `moment` when it is None or carries its time zone. Raises InvalidMessage."""
+    if moment is not None and moment.tzinfo is None:
+        raise InvalidMessage("time without a time zone", field=field, hint="use an aware datetime, such as UTC")
+    return moment
+
+
+class MemorySource(StrEnum):
+    """Who said it."""
+
+    USER_INPUT = "user_input"
+    CONDUCTOR_PLAN = "conductor_plan"
+    WORKER_RESULT = "worker_result"
+    WRITER_REVISION = "writer_revision"
+    TRAJECTORY_OUTCOME = "trajectory_outcome"
+
+
+class MemoryKind(StrEnum):
+    """What sort of knowledge it is."""
+
+    EPISODE = "episode"
+    STRATEGY = "strategy"
+    FINDING = "finding"
+    PATTERN = "pattern"
+
+
+class MemoryRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One memory.
+
+    `id` is a ULID. `quality_score` in [0, 1] says how the run it belongs to went; None while that is not known.
+    `embedding` is float32 little-endian, unit length, `4 * dim` bytes; it is empty unless it was asked for.
+    When the text was longer than the model reads, `metadata` carries `tokens` and `tokens_embedded`.
+    """
+
+    id: RecordId
+    text: str
+    kind: MemoryKind
+    source: MemorySource
+    timestamp: Moment
+    session_id: str = ""
+    quality_score: float | None = None
+    metadata: JsonObject = {}
+    embedding: bytes = b""
+
+
+class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A memory before it has its embedding.
+
+    `id` and `timestamp` are given by the daemon when absent. Raises InvalidMessage when a field breaks its rule.
+    """
+
+    text: str
+    kind: MemoryKind = MemoryKind.FINDING
+    source: MemorySource = MemorySource.WORKER_RESULT
+    session_id: str = ""
+    timestamp: Moment | None = None
+    quality_score: float | None = None
+    metadata: JsonObject = {}
+    id: RecordId | None = None
+
+    def __post_init__(self) -> None:
+        checked_text(self.text, "text")
+        ids.label(self.session_id, "session_id")
+        checked_quality(self.quality_score, "quality_score")
+        checked_moment(self.timestamp, "timestamp")
+        if self.id is not None:
+            ids.record_id(self.id)
+
+
+class MemoryFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which memories may answer; an empty field lets every memory through. `since` is inclusive."""
+
+    kinds: frozenset[MemoryKind] = frozenset()
+    sources: frozenset[MemorySource] = frozenset()
+    since: Moment | None = None
+    session_id: str | None = None
+
+    def __post_init__(self) -> None:
+        checked_moment(self.since, "since")
+
+
+ANY = MemoryFilter()
+
+
+class RetrievedMemory(Struct, frozen=True, kw_only=True):
+    """A memory and how well it fits.
+
+    `score` is the cosine to the query. `sona_score` is what the answer is ordered by: equal to `score` until learning
+    has something to add.
+    """
+
+    record: MemoryRecord
+    score: float
+    sona_score: float
+
+
+class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One thing that was done on the way."""
+
+    action: str
+    text: str = ""
+    timestamp: Moment
+
+
+class Trajectory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run from its question to its outcome, kept for learning.
+
+    `shown` are the memories that were recalled for it; `helped` and `harmful` are parts of `shown`. `quality` in [0, 1]
+    is None while the run goes on. `run_id` is set when events, not calls, opened it.
+    """
+
+    id: TrajectoryId
+    query: str
+    started: Moment
+    shown: tuple[RecordId, ...] = ()
+    steps: tuple[Step, ...] = ()
+    ended: Moment | None = None
+    quality: float | None = None
+    helped: tuple[RecordId, ...] = ()
+    harmful: tuple[RecordId, ...] = ()
+    run_id: str = ""
