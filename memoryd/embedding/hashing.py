@@ -1,0 +1,64 @@
+"""Vectors by feature hashing: for tests only.
+
+Texts that share words or parts of words come out alike, nothing more is promised. No model, no files, the same
+vectors on every machine. Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning".
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from memoryd.protocol.interfaces import Embeddings, ModelInfo
+
+_WORD: Final = re.compile(r"\w+")
+_GRAM: Final = 3  # characters
+_GRAM_WEIGHT: Final = 0.25  # a word in common counts for more than a few of its letters
+_MAX_WORDS: Final = 256
+
+
+class HashingEmbedder:
+    """A deterministic stand-in for a real encoder, for tests; a word counts as one token."""
+
+    def __init__(self, dim: int = 384) -> None:
+        """Make vectors of `dim` dimensions; ValueError if there are none."""
+        if dim < 1:
+            raise ValueError("dim must be at least 1")
+        recipe = f"hashing-test {dim} {_GRAM} {_GRAM_WEIGHT} {_MAX_WORDS}"
+        self.model: Final = ModelInfo(
+            name="hashing-test",
+            dim=dim,
+            sha256=hashlib.sha256(recipe.encode()).hexdigest(),
+            max_tokens=_MAX_WORDS,
+            variant="hashing",
+        )
+        self.batch_size: Final = 32
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Embed `texts`; any string is taken, lone surrogates and the empty one included."""
+        words = [_WORD.findall(text.casefold()) for text in texts]
+        vectors = np.zeros((len(texts), self.model.dim), np.float32)
+        for row, some in zip(vectors, words, strict=True):
+            for feature, weight in _features(some[:_MAX_WORDS]):
+                slot, sign = self._slot(feature)
+                row[slot] += sign * weight
+            if not row.any():  # no words, or signs that cancel: still a unit row
+                row[0] = 1
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        tokens = np.array([len(some) for some in words], np.int32)
+        return Embeddings(vectors=vectors, tokens=tokens, embedded_tokens=np.minimum(tokens, np.int32(_MAX_WORDS)))
+
+    def _slot(self, feature: str) -> tuple[int, int]:
+        digest = hashlib.blake2b(feature.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        number = int.from_bytes(digest, "big")
+        return (number >> 1) % self.model.dim, 1 if number & 1 else -1
+
+
+def _features(words: Sequence[str]) -> Iterator[tuple[str, float]]:
+    for word in words:
+        yield f"w {word}", 1.0
+        padded = f" {word} "
+        for start in range(len(padded) - _GRAM + 1):
+            yield f"g {padded[start : start + _GRAM]}", _GRAM_WEIGHT
