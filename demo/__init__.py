@@ -1,0 +1,1 @@
+"""The bundled sample of real runs, and the recorder that made it."""
