@@ -1,0 +1,42 @@
+"""Checks of vectors that come from outside: they are stored as they are, so they must be right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from memoryd.protocol.errors import InvalidMessage, ModelMismatch
+
+if TYPE_CHECKING:
+    from memoryd.protocol.interfaces import ModelInfo, Vectors
+    from memoryd.protocol.messages import Import
+
+UNIT_TOLERANCE: Final = 1e-3
+
+
+def checked_vectors(message: Import, model: ModelInfo) -> Vectors:
+    """Return the vectors of an import, float32 [n, dim], rows of unit length.
+
+    Raises ModelMismatch when another model made them, InvalidMessage for a wrong length, NaN, infinity or a row that is
+    not of unit length.
+    """
+    if message.model_sha256 != model.sha256:
+        raise ModelMismatch(
+            "the vectors were made by another model",
+            field="model_sha256",
+            hint="import the texts without vectors, or run memoryd reembed",
+        )
+    vectors = np.empty((len(message.records), model.dim), np.float32)
+    for row, record in enumerate(message.records):
+        field = f"records[{row}].embedding"
+        if len(record.embedding) != 4 * model.dim:
+            raise InvalidMessage(
+                "wrong dimension", field=field, hint=f"this model has {model.dim} dimensions", got=len(record.embedding) // 4
+            )
+        vectors[row] = np.frombuffer(record.embedding, "<f4")
+        if not np.isfinite(vectors[row]).all():
+            raise InvalidMessage("NaN or infinity in a vector", field=field, hint="export the memory again")
+        if abs(float(np.linalg.norm(vectors[row])) - 1.0) > UNIT_TOLERANCE:
+            raise InvalidMessage("vector is not of unit length", field=field, hint="normalise it")
+    return vectors

@@ -1,0 +1,490 @@
+"""The MemoryAgent: one user's memory, the only owner of its file and its index.
+
+Recalls run beside the mailbox on a view that never changes; applying is serial and in the order of the events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import numpy as np
+import structlog
+
+from memoryd import metrics
+from memoryd.actors.actor import Actor
+from memoryd.actors.importing import checked_vectors
+from memoryd.actors.knowledge import QueryGlobal, merge
+from memoryd.actors.mailbox import Deadline
+from memoryd.actors.trajectories import Trajectories, ended, outcome_of
+from memoryd.actors.writer import CommitDue, Writer
+from memoryd.protocol import messages as m
+from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
+from memoryd.protocol.ids import EventId, RecordId, Seq, TrajectoryId, UserId, new_ulid
+from memoryd.protocol.interfaces import Entry
+from memoryd.protocol.internal import Applied, CommitUpTo, Embed, EraseEvents, Ingest, MappedEvent, Resume
+from memoryd.protocol.records import ANY, Draft, MemoryFilter, MemoryRecord, RetrievedMemory, Step, Trajectory
+
+if TYPE_CHECKING:
+    from memoryd.actors.context import Context
+    from memoryd.actors.pools import Pools
+    from memoryd.actors.ref import Ref
+    from memoryd.clock import Clock
+    from memoryd.protocol.interfaces import Embeddings, Hits, MemoryIndex, MemoryStore, ModelInfo, Vectors
+    from memoryd.protocol.internal import RunSignal
+
+log = structlog.get_logger("memoryd.memory")
+
+INLINE_ROWS: Final = 4_000  # up to here a search takes less time than the way to a thread and back
+EMBED_WITHIN_S: Final = 600.0
+ERASE_WITHIN_S: Final = 30.0
+MAX_STEPS: Final = 1_000
+
+
+class IngestFailed(Exception):
+    """Applying these events failed; one of them may be the cause."""
+
+    def __init__(self, seqs: tuple[Seq, ...]) -> None:
+        super().__init__(f"{len(seqs)} events")
+        self.seqs = seqs
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """When to commit: after so many seconds or so many records."""
+
+    commit_after_s: float
+    commit_records: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What others may see of an agent: a copy."""
+
+    records: int
+    trajectories: int
+    applied_seq: Seq
+    committed_seq: Seq
+    file_bytes: int
+    dead_bytes: int
+    resident_bytes: int
+    last_used: float
+
+
+class Fetch(m.Ask["Fetched"], frozen=True, kw_only=True):
+    """Ask for some records with their vectors. Raises NotFound for an unknown id."""
+
+    ids: tuple[RecordId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Records and their vectors, float32 [n, dim]."""
+
+    records: tuple[MemoryRecord, ...]
+    vectors: Vectors
+
+
+class ObserveUser(m.Ask[m.UserStatus], frozen=True, kw_only=True):
+    """Ask for the figures of one user's memory."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """Events on their way into the memory."""
+
+    items: tuple[MappedEvent, ...]
+    drafts: tuple[Draft, ...]
+    embedded: asyncio.Future[Embeddings]
+
+
+class MemoryAgent(Actor):
+    """Applies events, answers recalls, keeps trajectories, forgets."""
+
+    def __init__(
+        self,
+        user: UserId,
+        store: MemoryStore,
+        *,
+        embedder: Ref,
+        relay: Ref,
+        event_relay: Ref,
+        knowledge: Ref,
+        pools: Pools,
+        clock: Clock,
+        limits: MemoryLimits,
+        model: ModelInfo,
+    ) -> None:
+        self._user = user
+        self._store = store
+        self._embedder = embedder
+        self._relay = relay
+        self._event_relay = event_relay
+        self._knowledge = knowledge
+        self._pools = pools
+        self._clock = clock
+        self._limits = limits
+        self._model = model
+        self._jobs: deque[_Job] = deque()
+        self._received = Seq(0)  # the last event taken from the relay
+        self._last_used = 0.0
+        self._is_open = False
+        self._is_sealing = False
+        self._caught_up = asyncio.Event()
+        self._caught_up.set()
+
+    # --- lifecycle ---
+
+    async def started(self, ctx: Context) -> None:
+        began = time.perf_counter()
+        opened = await self._pools.disk(self._store.open, self._user)
+        self._ctx = ctx
+        self._index: MemoryIndex = opened.index
+        self._write = Writer(
+            self._user,
+            self._store,
+            opened.file,
+            opened.index,
+            opened.applied_seq,
+            relay=self._relay,
+            pools=self._pools,
+            ctx=ctx,
+            commit_after_s=self._limits.commit_after_s,
+            commit_records=self._limits.commit_records,
+        )
+        self._trajectories = Trajectories(opened.trajectories)
+        self._received = opened.applied_seq
+        self._last_used = asyncio.get_running_loop().time()
+        self._is_open = True
+        self._relay.poke(Resume(user=self._user, seq=opened.applied_seq))
+        metrics.ACTIVATIONS.observe(time.perf_counter() - began)
+        self._seal_if_needed()
+
+    async def stopping(self, ctx: Context) -> None:
+        await self._write.finish()
+
+    async def closed(self) -> None:
+        if self._is_open:
+            await self._write.close()
+
+    def state(self) -> AgentState:
+        """Return a copy of the figures."""
+        status = self._write.file_status
+        return AgentState(
+            records=len(self._index),
+            trajectories=len(self._trajectories),
+            applied_seq=self._write.applied_seq,
+            committed_seq=self._write.committed_seq,
+            file_bytes=status.file_bytes,
+            dead_bytes=status.dead_bytes,
+            resident_bytes=self._index.resident_bytes,
+            last_used=self._last_used,
+        )
+
+    async def handle(self, message: object, ctx: Context) -> object:  # noqa: C901, PLR0911, PLR0912 - one line a message
+        if not isinstance(message, CommitDue):
+            self._last_used = asyncio.get_running_loop().time()
+        match message:
+            case m.Recall():
+                return ctx.detach(self._recall(message, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
+            case Ingest():
+                self._take(message, ctx)
+            case CommitDue():
+                await self._write.due()
+            case CommitUpTo(seq=seq):
+                self._write.hurry(seq)
+            case m.Remember(drafts=drafts):
+                return ctx.detach(self._remember(drafts))
+            case m.Import():
+                return ctx.detach(self._import(message))
+            case m.Forget():
+                return ctx.detach(self._forget(message))
+            case m.Export(after=after, limit=limit):
+                return self._export(after, limit)
+            case m.BeginTrajectory():
+                return self._begin(message)
+            case m.AddStep():
+                return self._step(message)
+            case m.EndTrajectory():
+                return ctx.detach(self._end(message))
+            case m.ListTrajectories(limit=limit):
+                return m.Trajectories(trajectories=self._trajectories.newest(limit))
+            case Fetch(ids=ids):
+                return self._fetch(ids)
+            case ObserveUser():
+                return self._status()
+        return None
+
+    # --- events ---
+
+    def _take(self, message: Ingest, ctx: Context) -> None:
+        """Queue events for applying; their texts are embedded while earlier ones are applied."""
+        if message.after > self._received:
+            return  # an incarnation before this one had the events in between; they come again
+        items = tuple(item for item in message.items if item.seq > self._received)
+        if not items:
+            self._relay.poke(Applied(user=self._user, seq=message.items[-1].seq))
+            return
+        self._received = items[-1].seq
+        drafts = tuple(
+            draft for item in items for draft in item.drafts if draft.id is not None and draft.id not in self._index
+        )
+        job = _Job(items, drafts, asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        ctx.spawn(self._embed_job(job))
+        if self._caught_up.is_set():
+            self._caught_up.clear()
+            ctx.spawn(self._apply_all())
+
+    async def _embed_job(self, job: _Job) -> None:
+        try:
+            embedded = await self._embed(tuple(draft.text for draft in job.drafts), urgent=False)
+        except Refused:
+            raise
+        except Exception as error:
+            raise IngestFailed(tuple(item.seq for item in job.items)) from error
+        job.embedded.set_result(embedded)
+
+    async def _apply_all(self) -> None:
+        try:
+            while self._jobs:
+                job = self._jobs[0]
+                embedded = await job.embedded
+                self._jobs.popleft()
+                try:
+                    self._apply(job, embedded)
+                except MemorydError:
+                    raise
+                except Exception as error:
+                    raise IngestFailed(tuple(item.seq for item in job.items)) from error
+        finally:
+            self._caught_up.set()
+
+    def _apply(self, job: _Job, embedded: Embeddings) -> None:
+        self._add(job.drafts, embedded)
+        for item in job.items:
+            if item.run is not None:
+                self._follow(item.run, item)
+        seq = job.items[-1].seq
+        self._write.advance(seq)
+        self._write.schedule()
+        self._relay.poke(Applied(user=self._user, seq=seq))
+        self._seal_if_needed()
+
+    def _follow(self, signal: RunSignal, item: MappedEvent) -> None:
+        when = item.drafts[0].timestamp if item.drafts and item.drafts[0].timestamp else self._clock.now()
+        changed = self._trajectories.follow(signal, when)
+        if changed is not None:
+            self._write.keep(changed)
+
+    # --- adding ---
+
+    async def _embed(self, texts: tuple[str, ...], *, urgent: bool, deadline: Deadline | None = None) -> Embeddings:
+        weight = sum(map(len, texts))
+        return await self._embedder.ask(
+            Embed(texts=texts, urgent=urgent, weight=weight),
+            deadline=deadline or Deadline.after(EMBED_WITHIN_S),
+            wait_for_room=not urgent,
+        )
+
+    def _add(self, drafts: Sequence[Draft], embedded: Embeddings) -> tuple[list[MemoryRecord], int]:
+        """Make records of the drafts and add those that are new; return them all and the number of duplicates."""
+        records = [self._record(draft, embedded, row) for row, draft in enumerate(drafts)]
+        return records, len(records) - self._add_records(records, embedded.vectors)
+
+    def _record(self, draft: Draft, embedded: Embeddings, row: int) -> MemoryRecord:
+        when = draft.timestamp or self._clock.now()
+        metadata = draft.metadata
+        tokens, seen = int(embedded.tokens[row]), int(embedded.embedded_tokens[row])
+        if seen < tokens:
+            metadata = {**metadata, "tokens": tokens, "tokens_embedded": seen}
+        return MemoryRecord(
+            id=draft.id or RecordId(new_ulid(when)),
+            text=draft.text,
+            kind=draft.kind,
+            source=draft.source,
+            timestamp=when,
+            session_id=draft.session_id,
+            quality_score=draft.quality_score,
+            metadata=metadata,
+        )
+
+    def _add_records(self, records: Sequence[MemoryRecord], vectors: Vectors) -> int:
+        """Add the records that are new, with their rows of `vectors`; return how many were."""
+        new: dict[RecordId, int] = {}
+        for row, record in enumerate(records):
+            if record.id not in self._index:
+                new.setdefault(record.id, row)
+        if new:
+            rows = list(new.values())
+            self._index.add([self._store.encode(records[row]) for row in rows], vectors[rows])
+            for row in rows:
+                self._write.add(Entry(records[row], vectors[row]))
+        return len(new)
+
+    async def _remember(self, drafts: tuple[Draft, ...]) -> m.Remembered:
+        self._write.refuse_when_full()
+        embedded = await self._embed(tuple(draft.text for draft in drafts), urgent=len(drafts) == 1)
+        records, duplicates = self._add(drafts, embedded)
+        await self._write.durable(tuple(record.id for record in records))
+        self._seal_if_needed()
+        return m.Remembered(records=tuple(records), duplicates=duplicates)
+
+    async def _import(self, message: m.Import) -> m.Remembered:
+        self._write.refuse_when_full()
+        vectors = checked_vectors(message, self._model)
+        records = [msgspec.structs.replace(record, embedding=b"") for record in message.records]
+        added = self._add_records(records, vectors)
+        await self._write.durable(tuple(record.id for record in records))
+        self._seal_if_needed()
+        return m.Remembered(records=tuple(records), duplicates=len(records) - added)
+
+    def _seal_if_needed(self) -> None:
+        if not self._is_sealing and self._index.wants_sealing():
+            self._is_sealing = True
+            self._ctx.spawn(self._seal())
+
+    async def _seal(self) -> None:
+        try:
+            put_to_use = await self._pools.disk_in_background(self._index.seal)
+            put_to_use()
+        finally:
+            self._is_sealing = False
+
+    # --- recall ---
+
+    async def _recall(self, message: m.Recall, deadline: Deadline) -> m.Recalled:
+        began = time.perf_counter()
+        embedded = await self._embed((message.query,), urgent=True, deadline=deadline)
+        vector = embedded.vectors[0]
+        hits = await self._search(vector, message.top_k, message.filter)
+        memories = [
+            RetrievedMemory(record=self._trajectories.with_outcome(self._store.decode(hit.record)), score=hit.score, sona_score=hit.score)
+            for hit in hits.hits
+        ]
+        partial: tuple[str, ...] = ()
+        try:
+            known = await self._knowledge.ask(
+                QueryGlobal(vector=vector, top_k=message.top_k, filter=message.filter, asked_by=self._user),
+                deadline=Deadline.after(deadline.remaining / 2),
+            )
+            memories = merge(memories, known, message.top_k)
+        except MemorydError:
+            partial = ("global",)
+        elapsed = time.perf_counter() - began
+        metrics.RECALLS.labels(hits.path, "partial" if partial else "whole").observe(elapsed)
+        return m.Recalled(memories=tuple(memories), tier=hits.path, partial=partial, elapsed_ms=round(elapsed * 1e3, 3))
+
+    async def _search(self, vector: Vectors, k: int, where: MemoryFilter) -> Hits:
+        view = self._index.view()
+        if view.rows <= INLINE_ROWS:
+            return view.search(vector, k=k, where=where)
+        return await self._pools.search(view.search, vector, k=k, where=where)
+
+    def _export(self, after: int, limit: int) -> m.Exported:
+        blobs, vectors, following = self._index.page(after, limit)
+        records = tuple(
+            msgspec.structs.replace(self._trajectories.with_outcome(self._store.decode(blob)), embedding=vectors[row].tobytes())
+            for row, blob in enumerate(blobs)
+        )
+        return m.Exported(records=records, model=self._model.name, model_sha256=self._model.sha256, next=following)
+
+    def _fetch(self, ids: tuple[RecordId, ...]) -> Fetched:
+        found = [self._index.get(each) for each in ids]
+        if any(each is None for each in found):
+            raise NotFound("no such memory", field="ids", hint="recall it first to learn its id")
+        records = tuple(self._trajectories.with_outcome(self._store.decode(each[0])) for each in found if each is not None)
+        return Fetched(records, np.stack([each[1] for each in found if each is not None]))
+
+    # --- forgetting ---
+
+    async def _forget(self, message: m.Forget) -> m.Forgotten:
+        """Hide at once, delete durably, rewrite the file without the bytes, and erase the events they came from."""
+        if message.everything:
+            return await self._forget_everything()
+        if message.ids:
+            ids: Sequence[RecordId] = [each for each in message.ids if each in self._index]
+        else:
+            where = ANY if message.session_id is None else MemoryFilter(session_id=message.session_id)
+            ids = self._index.select(where, message.before)
+        records = [self._store.decode(found[0]) for each in ids if (found := self._index.get(each)) is not None]
+        events = tuple({EventId(str(e)) for record in records if (e := record.metadata.get("event_id"))})
+        self._index.discard(ids)
+        self._write.delete(tuple(ids))
+        for trajectory in self._trajectories.forget(records, message.before):
+            self._write.drop(trajectory)
+        self._write.compact_soon()
+        await self._write.durable()
+        erased = await self._event_relay.ask(
+            EraseEvents(user=self._user, events=events), deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True
+        ) if events else 0
+        return m.Forgotten(records=len(records), events=erased)
+
+    async def _forget_everything(self) -> m.Forgotten:
+        erased = await self._event_relay.ask(
+            EraseEvents(user=self._user, events=None), deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True
+        )
+        await self._caught_up.wait()
+        ids = self._index.select(ANY)
+        self._index.discard(ids)
+        self._trajectories = Trajectories(())
+        await self._write.erase()
+        return m.Forgotten(records=len(ids), events=erased)
+
+    # --- trajectories ---
+
+    def _begin(self, message: m.BeginTrajectory) -> m.TrajectoryBegun:
+        now = self._clock.now()
+        trajectory = Trajectory(id=TrajectoryId(new_ulid(now)), query=message.query, started=now, shown=message.shown)
+        self._keep(trajectory)
+        return m.TrajectoryBegun(id=trajectory.id)
+
+    def _step(self, message: m.AddStep) -> m.Done:
+        trajectory = self._open_trajectory(message.id)
+        if len(trajectory.steps) >= MAX_STEPS:
+            raise InvalidMessage("too many steps", field="id", hint=f"a trajectory holds at most {MAX_STEPS} steps")
+        step = Step(action=message.action, text=message.text, timestamp=self._clock.now())
+        self._keep(msgspec.structs.replace(trajectory, steps=(*trajectory.steps, step)))
+        return m.Done()
+
+    async def _end(self, message: m.EndTrajectory) -> Trajectory:
+        """Close the trajectory and leave behind the record of how it went; both are durable when this returns."""
+        self._write.refuse_when_full()
+        trajectory = ended(self._open_trajectory(message.id), message, self._clock.now())
+        draft = outcome_of(trajectory)
+        embedded = await self._embed((draft.text,), urgent=False)
+        self._keep(trajectory)
+        records, _ = self._add((draft,), embedded)
+        await self._write.durable(tuple(record.id for record in records))
+        return trajectory
+
+    def _open_trajectory(self, which: TrajectoryId) -> Trajectory:
+        trajectory = self._trajectories.get(which)
+        if trajectory is None:
+            raise NotFound("no such trajectory", field="id", hint="begin one with begin_trajectory")
+        if trajectory.ended is not None:
+            raise InvalidMessage("the trajectory has ended", field="id", hint="begin a new one")
+        return trajectory
+
+    def _keep(self, trajectory: Trajectory) -> None:
+        self._write.refuse_when_full()
+        self._trajectories.put(trajectory)
+        self._write.keep(trajectory)
+
+    def _status(self) -> m.UserStatus:
+        state = self.state()
+        return m.UserStatus(
+            user=self._user,
+            records=state.records,
+            trajectories=state.trajectories,
+            applied_seq=state.applied_seq,
+            committed_seq=state.committed_seq,
+            file_bytes=state.file_bytes,
+            dead_bytes=state.dead_bytes,
+            resident_bytes=state.resident_bytes,
+        )

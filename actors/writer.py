@@ -1,0 +1,290 @@
+"""The writing half of a MemoryAgent: what is applied in memory gathers here until one commit makes it durable."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from memoryd import metrics
+from memoryd.protocol.errors import DiskFull
+from memoryd.protocol.ids import RecordId, Seq, TrajectoryId, UserId
+from memoryd.protocol.interfaces import Batch, Entry
+from memoryd.protocol.internal import Committed
+
+if TYPE_CHECKING:
+    from memoryd.actors.context import Context
+    from memoryd.actors.pools import Pools
+    from memoryd.actors.ref import Ref
+    from memoryd.protocol.interfaces import FileStatus, MemoryFile, MemoryIndex, MemoryStore
+    from memoryd.protocol.records import Trajectory
+
+log = structlog.get_logger("memoryd.memory")
+
+RETRY_FULL_DISK_S: Final = 5.0
+SMALLEST_WASTE: Final = 1 << 20  # bytes; below this a compaction is not worth its fsyncs
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDue:
+    """Control message: the oldest of what waits has waited long enough."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Applied in memory, not yet in the file."""
+
+    applied_seq: Seq
+    entries: list[Entry] = field(default_factory=list)
+    deleted: list[RecordId] = field(default_factory=list)
+    trajectories: dict[TrajectoryId, Trajectory] = field(default_factory=dict)
+    dropped: list[TrajectoryId] = field(default_factory=list)
+    waiting: list[tuple[asyncio.Future[None], tuple[RecordId, ...]]] = field(default_factory=list)
+    since: float | None = None
+
+    def batch(self) -> Batch:
+        return Batch(
+            entries=self.entries,
+            deleted=self.deleted,
+            trajectories=list(self.trajectories.values()),
+            dropped=self.dropped,
+            applied_seq=self.applied_seq,
+        )
+
+    def take_back(self, later: _Pending) -> None:
+        """Put what came later behind this, which could not be committed."""
+        self.entries += later.entries
+        self.deleted += later.deleted
+        self.trajectories.update(later.trajectories)
+        self.dropped += later.dropped
+        self.waiting += later.waiting
+        self.applied_seq = later.applied_seq
+
+    def leave_out(self, ids: tuple[RecordId, ...]) -> None:
+        refused = set(ids)
+        self.entries = [entry for entry in self.entries if entry.record.id not in refused]
+
+
+class Writer:
+    """Groups commits: at once when somebody waits or enough has gathered, otherwise after a short while.
+
+    One commit at a time; what arrives during it forms the next. After a full disk it keeps everything that was stored
+    and tries again; any other fault of the disk ends the agent, whose successor reads the file anew.
+    """
+
+    def __init__(
+        self,
+        user: UserId,
+        store: MemoryStore,
+        file: MemoryFile,
+        index: MemoryIndex,
+        applied_seq: Seq,
+        *,
+        relay: Ref,
+        pools: Pools,
+        ctx: Context,
+        commit_after_s: float,
+        commit_records: int,
+    ) -> None:
+        self.applied_seq = applied_seq
+        self.committed_seq = applied_seq
+        self.file_status: FileStatus = file.status()
+        self._user = user
+        self._store = store
+        self._file: MemoryFile | None = file
+        self._index = index
+        self._relay = relay
+        self._pools = pools
+        self._ctx = ctx
+        self._commit_after_s = commit_after_s
+        self._commit_records = commit_records
+        self._pending = _Pending(applied_seq)
+        self._hurry_to = Seq(0)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._compact_next = False
+        self._disk_is_full = False
+
+    @property
+    def pending(self) -> int:
+        """How many records wait for their commit."""
+        return len(self._pending.entries)
+
+    def add(self, entry: Entry) -> None:
+        self._touch().entries.append(entry)
+
+    def delete(self, ids: tuple[RecordId, ...]) -> None:
+        self._touch().deleted.extend(ids)
+
+    def keep(self, trajectory: Trajectory) -> None:
+        self._touch().trajectories[trajectory.id] = trajectory
+
+    def drop(self, trajectory: TrajectoryId) -> None:
+        pending = self._touch()
+        pending.trajectories.pop(trajectory, None)
+        pending.dropped.append(trajectory)
+
+    def advance(self, seq: Seq) -> None:
+        """Everything of the event `seq` is applied."""
+        self.applied_seq = max(self.applied_seq, seq)
+        self._touch().applied_seq = self.applied_seq
+
+    def hurry(self, seq: Seq) -> None:
+        """Somebody waits for the commit of the event `seq`."""
+        self._hurry_to = max(self._hurry_to, seq)
+        self.schedule()
+
+    def refuse_when_full(self) -> None:
+        """Raise DiskFull while the disk is full: what is not in the event log yet must not be accepted."""
+        if self._disk_is_full:
+            raise DiskFull("no space left for this memory", hint="free some space; writing resumes by itself")
+
+    async def durable(self, ids: tuple[RecordId, ...] = ()) -> None:
+        """Wait until everything applied so far is committed. On a full disk `ids` are taken out again.
+
+        Raises DiskFull or another StorageFault.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._touch().waiting.append((done, ids))
+        self.schedule()
+        await done
+
+    def compact_soon(self) -> None:
+        """Rewrite the file with the next commit, so that nothing of what was deleted stays in it."""
+        self._compact_next = True
+
+    def schedule(self) -> None:
+        """Commit now, or see to it that a commit comes in time."""
+        if not self._idle.is_set() or self._disk_is_full or self._pending.since is None:
+            return
+        if self._is_due():
+            self._idle.clear()
+            self._ctx.spawn(self._commit_all())
+
+    async def finish(self) -> None:
+        """Commit what is left; nobody else may call the writer any more."""
+        await self._idle.wait()
+        if self._pending.since is not None and not self._disk_is_full:
+            await self._commit(self._take())
+
+    async def close(self) -> None:
+        """Give the file back."""
+        file, self._file = self._file, None
+        if file is not None:
+            await self._pools.disk(file.close)
+
+    async def reopen_after_full_disk(self) -> None:
+        """Try to write again; called by timer."""
+        try:
+            opened = await self._pools.disk_in_background(self._store.open, self._user)
+        except DiskFull:
+            self._ctx.after(RETRY_FULL_DISK_S, CommitDue())
+            return
+        self._file = opened.file
+        self._disk_is_full = False
+        self.schedule()
+
+    async def due(self) -> None:
+        """React to CommitDue."""
+        if self._disk_is_full:
+            await self.reopen_after_full_disk()
+        else:
+            self.schedule()
+
+    async def erase(self) -> None:
+        """Begin an empty file that remembers only how far the events were applied."""
+        await self._idle.wait()
+        self._idle.clear()
+        try:
+            self._pending = _Pending(self.applied_seq)
+            await self.close()
+            await self._pools.disk(self._store.erase, self._user)
+            opened = await self._pools.disk(self._store.open, self._user)
+            self._file = opened.file
+            await self._commit(_Pending(self.applied_seq))
+        finally:
+            self._idle.set()
+
+    def _touch(self) -> _Pending:
+        if self._pending.since is None:
+            self._pending.since = asyncio.get_running_loop().time()
+            self._ctx.after(self._commit_after_s, CommitDue())
+        return self._pending
+
+    def _is_due(self) -> bool:
+        pending = self._pending
+        if pending.since is None:
+            return False
+        age = asyncio.get_running_loop().time() - pending.since
+        return (
+            bool(pending.waiting)
+            or self._compact_next
+            or len(pending.entries) >= self._commit_records
+            or self.committed_seq < self._hurry_to <= self.applied_seq
+            or age >= self._commit_after_s * 0.99  # a timer may fire a little early
+        )
+
+    def _take(self) -> _Pending:
+        taken, self._pending = self._pending, _Pending(self.applied_seq)
+        return taken
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._is_due() and not self._disk_is_full:
+                await self._commit(self._take())
+        finally:
+            self._idle.set()
+
+    async def _commit(self, pending: _Pending) -> None:
+        if self._file is None:
+            raise DiskFull("the file is closed after a full disk", hint="free some space")
+        run = self._pools.disk if pending.waiting or self._hurry_to > self.committed_seq else self._pools.disk_in_background
+        began = time.perf_counter()
+        try:
+            self.file_status = await run(self._file.commit, pending.batch())
+        except DiskFull as error:
+            await self._put_aside(pending, error)
+            return
+        except Exception as error:
+            for done, _ in pending.waiting:
+                if not done.done():
+                    done.set_exception(error)
+            raise
+        metrics.COMMITS.observe(time.perf_counter() - began)
+        metrics.RECORDS.inc(len(pending.entries))
+        self.committed_seq = pending.applied_seq
+        for done, _ in pending.waiting:
+            if not done.done():
+                done.set_result(None)
+        self._relay.poke(Committed(user=self._user, seq=self.committed_seq))
+        await self._compact_if_needed()
+
+    async def _put_aside(self, pending: _Pending, error: DiskFull) -> None:
+        """Refuse what only its caller has; keep what the event log has too."""
+        log.error("disk_full", user=self._user)
+        self._disk_is_full = True
+        await self.close()
+        for done, ids in pending.waiting:
+            self._index.discard(ids)
+            pending.leave_out(ids)
+            if not done.done():
+                done.set_exception(error)
+        pending.waiting.clear()
+        pending.take_back(self._pending)
+        self._pending = pending
+        self._ctx.after(RETRY_FULL_DISK_S, CommitDue())
+
+    async def _compact_if_needed(self) -> None:
+        status = self.file_status
+        wasteful = status.dead_bytes > max(SMALLEST_WASTE, status.file_bytes - status.dead_bytes)
+        if (wasteful or self._compact_next) and self._file is not None:
+            self._compact_next = False
+            try:
+                self.file_status = await self._pools.disk_in_background(self._file.compact)
+            except DiskFull:
+                self._disk_is_full = True
+                await self.close()
+                self._ctx.after(RETRY_FULL_DISK_S, CommitDue())

@@ -1,0 +1,365 @@
+"""The composition root: configuration becomes engines, engines and actors become one running tree.
+
+The only module that knows every part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+import faiss
+import structlog
+import uvloop
+
+from memoryd import log as logging
+from memoryd import metrics
+from memoryd.actors.application import Application, Factories
+from memoryd.actors.bus import EventBus
+from memoryd.actors.embedder import EmbedderActor
+from memoryd.actors.exits import Exit, Failed, reason
+from memoryd.actors.knowledge import KnowledgeActor
+from memoryd.actors.mailbox import Deadline
+from memoryd.actors.memories import MemorySupervisor, Residency, Residents
+from memoryd.actors.memory import MemoryAgent, MemoryLimits
+from memoryd.actors.pools import Pools
+from memoryd.actors.slot import Slot
+from memoryd.clock import SystemClock
+from memoryd.config import Config
+from memoryd.embedding.onnx import OnnxEmbedder
+from memoryd.files import RealFiles
+from memoryd.notify import notify
+from memoryd.overview import Overview, Stalls
+from memoryd.paths import default_data_dir, default_socket
+from memoryd.protocol.errors import MemorydError
+from memoryd.protocol.ids import UserId, user_id
+from memoryd.protocol.interfaces import Contents, Embedder
+from memoryd.protocol.messages import Ask, Subscribe
+from memoryd.relay.desk import Desk
+from memoryd.relay.event_relay import EventRelay
+from memoryd.relay.gateway import Address, Gateway
+from memoryd.relay.grants import Grants, grant_of
+from memoryd.relay.mapping import EventMapping, default_rules, rules_from_config
+from memoryd.relay.memory_relay import MemoryEventRelay
+from memoryd.rvf.store import RvfMemoryStore
+from memoryd.stores.datadir import DataDir
+from memoryd.stores.events import SqliteEventStore
+from memoryd.stores.globalfile import GlobalFile
+from memoryd.vectors.index import VectorIndex
+from memoryd.version import VERSION
+
+if TYPE_CHECKING:
+    from memoryd.client import Memory
+    from memoryd.protocol.events import StoredEvent
+    from memoryd.transport import Transport
+
+R = TypeVar("R")
+
+log = structlog.get_logger("memoryd.app")
+
+EXIT_GAVE_UP: Final = 70
+DRAIN_WITHIN_S: Final = 20.0
+WATCH_EVERY_S: Final = 1.0
+STUCK_AFTER_S: Final = 30.0  # a permanent actor with mail and no progress for so long stops the watchdog's ping
+OPEN_FILES: Final = 16_384
+GLOBAL: Final = "_global"  # no user id begins with '_', so no user's folder can be in its place
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """What the daemon says of itself when it is ready."""
+
+    version: str
+    model: str
+    data_dir: str
+    socket: str
+    users: int
+    events: int
+    ready_s: float
+
+
+class Daemon:
+    """One running tree over one data directory."""
+
+    def __init__(self, config: Config, *, listen: bool, embedder: Embedder | None = None) -> None:
+        """Open everything that can fail before an actor lives. Raises MemorydError with the mend."""
+        self.began = time.monotonic()
+        _raise_open_files()
+        faiss.omp_set_num_threads(1)  # parallelism comes from users, not from within a query
+        self._config = config
+        self._clock = SystemClock()
+        self._files = RealFiles()
+        root = Path(config.server.data_dir) if config.server.data_dir else default_data_dir()
+        self.socket = self._socket(root)
+        self._data = DataDir.take(root, self._files)
+        try:
+            threads = config.embedding.threads or len(os.sched_getaffinity(0))
+            self._embedder = embedder or OnnxEmbedder.open(config.embedding.model, threads=1)
+            self._mapping = EventMapping({**default_rules(), **rules_from_config(config.mapping)})
+            self._events = SqliteEventStore(root / "events.sqlite", self._clock.now)
+        except BaseException:
+            self._data.release()
+            raise
+        model = self._embedder.model
+        self._store = RvfMemoryStore(root, model, self._files, self._clock, self._index)
+        self._global = GlobalFile(RvfMemoryStore(root / GLOBAL, model, self._files, self._clock, self._index))
+        self._pools = Pools(embed_threads=threads)
+        self.stalls = Stalls()
+        self._unmapped: Counter[str] = Counter()
+        self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.residents = Residents(self._make_agent, self._park)
+        self.application = Application(
+            self._factories(listen), self._park, random.Random(os.getpid()), self._root_ended  # noqa: S311 - jitter
+        )
+        self.overview = Overview(
+            self.application, self.residents, self._store, model, self.stalls, root, self.socket if listen else None
+        )
+        app = self.application
+        self.desk = Desk(
+            agent_of=self.residents.ref,
+            event_relay=app.ref("event_relay"),
+            memory_relay=app.ref("session/memory_relay"),
+            bus=app.ref("bus"),
+            knowledge=app.ref("knowledge"),
+            store=self._store,
+            pools=self._pools,
+            overview=self.overview,
+        )
+
+    async def start(self) -> None:
+        """Bring the tree up. Raises what kept it down."""
+        self.stalls.start()
+        end = await self.application.root.start()
+        if end is not None:
+            await self.stop()
+            raise _cause(end)
+
+    async def stop(self) -> None:
+        """Drain and stop, right to left; everything stored is safe whatever happens here."""
+        notify("STOPPING=1")
+        await self.application.root.stop(DRAIN_WITHIN_S)
+        for slot in [*self.application.places, *(slot for _, slot in self.residents)]:
+            slot.close()
+        self.stalls.stop()
+        await asyncio.to_thread(self._pools.close)
+        self._events.close()
+        self._data.release()
+
+    async def ended(self) -> Exit:
+        """Wait until the tree ends by itself."""
+        return await asyncio.shield(self._ended)
+
+    def grants(self) -> Grants:
+        """Return who may speak for whom."""
+        security = self._config.security
+        default = user_id(security.default_user)
+        return Grants(
+            own_uid=os.getuid(),
+            default=default,
+            tokens={each.sha256: grant_of(each.users, default) for each in security.tokens},
+            uids={each.uid: grant_of(each.users, default) for each in security.uids},
+        )
+
+    def banner(self) -> Banner:
+        """Return what to say on start."""
+        model = self._embedder.model
+        return Banner(
+            version=VERSION,
+            model=f"{model.name} ({model.variant or 'custom'}, {model.dim} dimensions)",
+            data_dir=str(self._data.root),
+            socket=str(self.socket),
+            users=sum(1 for _ in self._store.users()),
+            events=int(self._events.last_seq()),
+            ready_s=time.monotonic() - self.began,
+        )
+
+    def makes_progress(self) -> bool:
+        """Whether no permanent actor is stuck with mail."""
+        now = time.monotonic()
+        return all(
+            slot.mailbox.is_empty or now - slot.last_progress < STUCK_AFTER_S for slot in self.application.places
+        )
+
+    # --- parts ---
+
+    def _factories(self, listen: bool) -> Factories:  # noqa: FBT001 - private
+        config, app = self._config, self._application
+        residency = Residency(
+            config.memory.idle_after_s, config.memory.resident_bytes, config.memory.resident_users
+        )
+        rng = random.Random(os.getpid())  # noqa: S311 - jitter
+        address = Address(self.socket, config.server.group_access)
+
+        def gateway() -> Gateway:
+            return Gateway(
+                address,
+                self.desk,
+                self.grants(),
+                server=VERSION,
+                model=self._embedder.model.name,
+                within_s=config.server.request_within_s,
+            )
+
+        return Factories(
+            bus=lambda: EventBus(app().ref("session/memory_relay")),
+            event_relay=lambda: EventRelay(
+                self._events, app().ref("bus"), self._pools, self._clock, config.events.retain_s
+            ),
+            embedder=lambda: EmbedderActor(self._embedder, self._pools),
+            knowledge=lambda: KnowledgeActor(self._global, self._pools),
+            memories=lambda: MemorySupervisor(
+                app().ref("session/memories"),
+                self.residents,
+                lambda: app().ref("session/memory_relay"),
+                residency,
+                rng,
+            ),
+            memory_relay=lambda: MemoryEventRelay(
+                self._mapping, self.residents.ref, app().ref("event_relay"), self._unmapped
+            ),
+            gateway=gateway if listen else None,
+        )
+
+    def _application(self) -> Application:
+        return self.application
+
+    def _make_agent(self, user: UserId) -> MemoryAgent:
+        app = self.application
+        return MemoryAgent(
+            user,
+            self._store,
+            embedder=app.ref("embedder"),
+            relay=app.ref("session/memory_relay"),
+            event_relay=app.ref("event_relay"),
+            knowledge=app.ref("knowledge"),
+            pools=self._pools,
+            clock=self._clock,
+            limits=MemoryLimits(self._config.memory.commit_after_s, self._config.memory.commit_records),
+            model=self._embedder.model,
+        )
+
+    def _index(self, contents: Contents) -> VectorIndex:
+        return VectorIndex(contents, hnsw_above=self._config.memory.hnsw_above_rows)
+
+    def _socket(self, root: Path) -> Path:
+        if self._config.server.socket:
+            return Path(self._config.server.socket)
+        return default_socket(root if self._config.server.data_dir else None)
+
+    def _park(self, path: str, message: object, error: BaseException) -> None:
+        log.error("message_dropped", actor=path, message=type(message).__name__, error=type(error).__name__)
+        metrics.PARKED.inc()
+
+    def _root_ended(self, _slot: Slot, end: Exit) -> None:
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+
+class LocalTransport:
+    """Requests to a tree in this process: the same desk, no socket."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._grant = daemon.grants().own
+
+    async def request(self, user: str | None, message: Ask[R], within_s: float) -> R:
+        reply = await self._daemon.desk.answer(self._grant.user(user), message, Deadline.after(within_s))
+        return cast("R", reply)  # REPLIES pairs every message with its reply
+
+    async def stream(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
+        granted = self._grant.user(user) if user is not None else None
+        async for events in self._daemon.desk.subscribe(self._grant, granted, message):
+            for event in events:
+                yield event
+
+    async def close(self) -> None:
+        await self._daemon.stop()
+
+
+def open_memory(config: Config) -> Memory:
+    """Return a memory that runs inside this process, with the same methods as a client's."""
+    from memoryd.client import Memory
+
+    async def start() -> Transport:
+        daemon = Daemon(config, listen=False)
+        await daemon.start()
+        return LocalTransport(daemon)
+
+    return Memory(start)
+
+
+def run(config: Config, on_ready: Callable[[Banner], None] | None = None) -> int:
+    """Serve on the configured event loop; return the exit code. Raises MemorydError when it cannot start."""
+    factory = uvloop.new_event_loop if config.server.event_loop == "uvloop" else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(serve(config, on_ready))
+
+
+async def serve(config: Config, on_ready: Callable[[Banner], None] | None = None) -> int:
+    """Run the daemon until a signal or a failure ends it; return the exit code."""
+    logging.configure(config.observability.log_format, config.observability.log_level)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    daemon = Daemon(config, listen=True)
+    loop.add_signal_handler(signal.SIGUSR1, daemon.overview.log_tree)
+    await daemon.start()
+    if config.observability.metrics_port:
+        metrics.listen(config.observability.metrics_port)
+    if on_ready is not None:
+        on_ready(daemon.banner())
+    notify("READY=1")
+    log.info("ready", version=VERSION, seconds=round(time.monotonic() - daemon.began, 3))
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(_watch(daemon))
+        waiting = group.create_task(_first(stopped, daemon))
+        end = await waiting
+        watching.cancel()
+    if end is not None:
+        log.critical("gave_up", why=reason(end))
+    await daemon.stop()
+    log.info("stopped")
+    return 0 if end is None else EXIT_GAVE_UP
+
+
+async def _first(stopped: asyncio.Event, daemon: Daemon) -> Exit | None:
+    """Wait for a signal (None) or for the end of the tree."""
+    waits = {asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(daemon.ended())}
+    done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for each in pending:
+        each.cancel()
+    result = done.pop().result()
+    return None if isinstance(result, bool) else result
+
+
+async def _watch(daemon: Daemon) -> None:
+    """Tell the service manager that the tree is alive, as long as it is."""
+    while True:
+        await asyncio.sleep(WATCH_EVERY_S)
+        daemon.overview.measure()
+        if daemon.makes_progress():
+            notify("WATCHDOG=1")
+
+
+def _cause(end: Exit) -> BaseException:
+    if isinstance(end, Failed):
+        return end.cause
+    return MemorydError(f"the tree did not start: {reason(end)}")
+
+
+def _raise_open_files() -> None:
+    """Ask for as many open files as this process may have: every resident user holds two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,285 @@
+"""The client: the same methods over the socket and in this process. Imports no engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from memoryd.paths import default_socket
+from memoryd.protocol import messages as m
+from memoryd.protocol.errors import InvalidMessage
+from memoryd.protocol.events import Ack, Event, Receipt, StoredEvent, weight_of
+from memoryd.protocol.ids import RecordId, Seq, TrajectoryId
+from memoryd.protocol.records import ANY, Draft, MemoryFilter, MemoryKind, MemoryRecord, MemorySource, Trajectory
+from memoryd.transport import SocketTransport, Transport
+
+E = TypeVar("E", bound=StrEnum)
+
+WITHIN_S: Final = 30.0
+PUBLISH_WITHIN_S: Final = 120.0
+BATCH_BYTES: Final = 512 << 10  # half a frame: room for the names around the texts
+BATCH_ITEMS: Final = 256
+
+
+class Memory:
+    """A connection to a memory. Use it with `async with`; every method may raise MemorydError.
+
+    `user` names whose memory is meant; without it, the user that the credential grants.
+    """
+
+    def __init__(self, connect: Callable[[], Coroutine[object, object, Transport]]) -> None:
+        self._connect = connect
+        self._transport: Transport | None = None
+
+    async def __aenter__(self) -> Self:
+        self._transport = await self._connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+
+    # --- events ---
+
+    async def publish(
+        self, events: Iterable[Event], *, user: str | None = None, ack: Ack = "stored", within: float = PUBLISH_WITHIN_S
+    ) -> list[Receipt]:
+        """Publish events, in batches that fit a frame; return a receipt for each, in order.
+
+        `queued`: in the daemon's memory, lost by a crash. `stored`: in the event log, fsynced. `committed`: in the
+        user's file, fsynced, and visible to the next recall.
+        """
+        receipts: list[Receipt] = []
+        for batch in batches(events):
+            reply = await self._use.request(user, m.Publish(events=batch, ack=ack), within)
+            receipts += reply.receipts
+        return receipts
+
+    async def subscribe(
+        self, topic: str = "*", *, after: int | None = None, user: str | None = None
+    ) -> AsyncIterator[StoredEvent]:
+        """Yield events as they come; with `after`, first those that were missed. `event.seq` is the cursor to keep.
+
+        Raises SlowConsumer when this reader falls too far behind; subscribe again with its `after`.
+        """
+        message = m.Subscribe(topic=topic, after=None if after is None else Seq(after))
+        async for event in self._use.stream(user, message):
+            yield event
+
+    # --- memories ---
+
+    async def remember(
+        self,
+        text: str,
+        *,
+        user: str | None = None,
+        kind: MemoryKind | str = MemoryKind.FINDING,
+        source: MemorySource | str = MemorySource.WORKER_RESULT,
+        session_id: str = "",
+        timestamp: datetime | None = None,
+        quality_score: float | None = None,
+        metadata: dict[str, object] | None = None,
+    ) -> MemoryRecord:
+        """Keep a text; durable when this returns."""
+        draft = Draft(
+            text=text,
+            kind=_member(MemoryKind, kind, "kind"),
+            source=_member(MemorySource, source, "source"),
+            session_id=session_id,
+            timestamp=timestamp,
+            quality_score=quality_score,
+            metadata=metadata or {},
+        )
+        return (await self.remember_many([draft], user=user))[0]
+
+    async def remember_many(
+        self, items: Sequence[Draft], *, user: str | None = None, within: float = PUBLISH_WITHIN_S
+    ) -> list[MemoryRecord]:
+        """Keep several texts as one durable batch. Raises TooLarge when they do not fit one message."""
+        reply = await self._use.request(user, m.Remember(drafts=tuple(items)), within)
+        return list(reply.records)
+
+    async def recall(
+        self,
+        query: str,
+        *,
+        user: str | None = None,
+        top_k: int = 5,
+        filter: MemoryFilter = ANY,  # noqa: A002 - the word of the domain
+        deadline: float = WITHIN_S,
+        now: datetime | None = None,
+    ) -> m.Recalled:
+        """Find what was like this before. `deadline` is in seconds; after it, Expired."""
+        return await self._use.request(user, m.Recall(query=query, top_k=top_k, filter=filter, now=now), deadline)
+
+    async def forget(
+        self,
+        *,
+        user: str | None = None,
+        ids: Iterable[str] = (),
+        session_id: str | None = None,
+        before: datetime | None = None,
+        everything: bool = False,
+    ) -> m.Forgotten:
+        """Forget by id, by session, what is older than `before`, or everything of the user."""
+        message = m.Forget(
+            ids=tuple(RecordId(each) for each in ids), session_id=session_id, before=before, everything=everything
+        )
+        return await self._use.request(user, message, PUBLISH_WITHIN_S)
+
+    async def export(self, *, user: str | None = None, page: int = BATCH_ITEMS) -> AsyncIterator[m.Exported]:
+        """Yield all memories with their vectors, page by page, in the order of arrival."""
+        after: int | None = 0
+        while after is not None:
+            exported = await self._use.request(user, m.Export(after=after, limit=page), WITHIN_S)
+            yield exported
+            after = exported.next
+
+    async def import_records(
+        self, records: Sequence[MemoryRecord], *, model_sha256: str, user: str | None = None
+    ) -> m.Remembered:
+        """Keep records with the vectors they bring; one durable batch."""
+        message = m.Import(records=tuple(records), model_sha256=model_sha256)
+        return await self._use.request(user, message, PUBLISH_WITHIN_S)
+
+    # --- trajectories ---
+
+    async def begin_trajectory(self, query: str, *, user: str | None = None, shown: Iterable[str] = ()) -> Run:
+        """Open a trajectory: what was asked, and the ids of the memories that were shown for it."""
+        message = m.BeginTrajectory(query=query, shown=tuple(RecordId(each) for each in shown))
+        reply = await self._use.request(user, message, WITHIN_S)
+        return Run(reply.id, user)
+
+    async def add_step(self, run: Run | str, *, action: str, text: str = "", user: str | None = None) -> None:
+        """Add what was done."""
+        which, whose = _run(run, user)
+        await self._use.request(whose, m.AddStep(id=which, action=action, text=text), WITHIN_S)
+
+    async def end_trajectory(
+        self,
+        run: Run | str,
+        *,
+        quality: float,
+        helped: Iterable[str] = (),
+        harmful: Iterable[str] = (),
+        user: str | None = None,
+    ) -> Trajectory:
+        """Close the trajectory with its outcome from 0.0 to 1.0; durable when this returns."""
+        which, whose = _run(run, user)
+        message = m.EndTrajectory(
+            id=which,
+            quality=quality,
+            helped=tuple(RecordId(each) for each in helped),
+            harmful=tuple(RecordId(each) for each in harmful),
+        )
+        return await self._use.request(whose, message, WITHIN_S)
+
+    async def trajectories(self, *, user: str | None = None, limit: int = 100) -> list[Trajectory]:
+        """Return the newest trajectories, the last one first."""
+        return list((await self._use.request(user, m.ListTrajectories(limit=limit), WITHIN_S)).trajectories)
+
+    # --- the global store ---
+
+    async def publish_global(self, ids: Iterable[str], *, user: str | None = None) -> None:
+        """Copy memories into the store that every user's recall may answer from."""
+        await self._use.request(user, m.PublishGlobal(ids=tuple(RecordId(each) for each in ids)), WITHIN_S)
+
+    async def unpublish_global(self, ids: Iterable[str], *, user: str | None = None) -> None:
+        """Take them out again."""
+        await self._use.request(user, m.UnpublishGlobal(ids=tuple(RecordId(each) for each in ids)), WITHIN_S)
+
+    # --- operations ---
+
+    async def status(self, *, user: str | None = None) -> m.Status:
+        """Return how the daemon is; with `user`, also how that memory is."""
+        return await self._use.request(user, m.GetStatus(), WITHIN_S)
+
+    async def tree(self) -> m.Tree:
+        """Return the supervision tree."""
+        return await self._use.request(None, m.GetTree(), WITHIN_S)
+
+    async def metrics(self) -> str:
+        """Return the metrics in Prometheus' text format."""
+        return (await self._use.request(None, m.GetMetrics(), WITHIN_S)).text
+
+    async def verify(self, *, user: str | None = None) -> list[m.VerifyFinding]:
+        """Check every byte of the user's file; an empty list means all is well."""
+        return list((await self._use.request(user, m.Verify(), PUBLISH_WITHIN_S)).findings)
+
+    async def parked(self, *, user: str | None = None) -> list[m.ParkedItem]:
+        """Return the events that were put aside because they broke their reader."""
+        return list((await self._use.request(user, m.GetParked(), WITHIN_S)).items)
+
+    async def unpark(self, seqs: Iterable[int], *, drop: bool = False, user: str | None = None) -> int:
+        """Try parked events again, or drop them; return how many."""
+        message = m.Unpark(seqs=tuple(Seq(each) for each in seqs), drop=drop)
+        return (await self._use.request(user, message, WITHIN_S)).events
+
+    @property
+    def _use(self) -> Transport:
+        if self._transport is None:
+            raise RuntimeError("not connected: use it with 'async with'")
+        return self._transport
+
+
+class Run:
+    """The handle of an open trajectory: its id, and whose it is."""
+
+    __slots__ = ("id", "user")
+
+    def __init__(self, run: TrajectoryId, user: str | None) -> None:
+        self.id = run
+        self.user = user
+
+    def __str__(self) -> str:
+        return self.id
+
+
+def connect(socket: str | Path | None = None, *, token: str | None = None) -> Memory:
+    """Return a client of the daemon at `socket`; without one, the default of this machine and user.
+
+    `token` is taken from MEMORYD_TOKEN when it is not given.
+    """
+    path = Path(socket) if socket is not None else default_socket()
+    credential = token if token is not None else os.environ.get("MEMORYD_TOKEN", "")
+
+    async def open_connection() -> Transport:
+        return await SocketTransport.connect(path, credential)
+
+    return Memory(open_connection)
+
+
+def batches(events: Iterable[Event]) -> Iterator[tuple[Event, ...]]:
+    """Cut events into batches that fit a frame."""
+    batch: list[Event] = []
+    size = 0
+    for event in events:
+        weight = weight_of((event,)) * 2  # texts may grow by their escapes and names
+        if batch and (len(batch) >= BATCH_ITEMS or size + weight > BATCH_BYTES):
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(event)
+        size += weight
+    if batch:
+        yield tuple(batch)
+
+
+def _run(run: Run | str, user: str | None) -> tuple[TrajectoryId, str | None]:
+    if isinstance(run, Run):
+        return run.id, user if user is not None else run.user
+    return TrajectoryId(run), user
+
+
+def _member(members: type[E], value: str, field: str) -> E:
+    try:
+        return members(value)
+    except ValueError:
+        raise InvalidMessage(f"unknown {field}", field=field, hint="one of " + ", ".join(members)) from None

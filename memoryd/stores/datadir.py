@@ -1,0 +1,41 @@
+"""The data directory as a whole: one daemon at a time may have it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from memoryd.files import NameTaken
+from memoryd.protocol.errors import Locked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from memoryd.files import File, FileSystem
+
+LOCK_NAME: Final = "memoryd.lock"  # no user id has a dot, so no user's folder can be in its place
+
+
+class DataDir:
+    """The right to use a data directory; given back by `release`, or by the end of the process."""
+
+    def __init__(self, root: Path, lock: File) -> None:
+        self.root = root
+        self._lock = lock
+
+    @classmethod
+    def take(cls, root: Path, files: FileSystem) -> DataDir:
+        """Make the directory if need be and lock it. Raises Locked, ReadOnly or another StorageFault."""
+        files.make_folder(root)
+        path = root / LOCK_NAME
+        try:
+            lock = files.create(path)
+        except NameTaken:
+            lock = files.open(path, writable=True)
+        if not lock.try_lock():
+            lock.close()
+            raise Locked("another memoryd serves this data directory", hint="stop it, or choose another --data-dir")
+        return cls(root, lock)
+
+    def release(self) -> None:
+        """Let another daemon have it. The file stays: removing it could take the lock from under somebody."""
+        self._lock.close()

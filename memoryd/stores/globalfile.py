@@ -1,0 +1,111 @@
+"""The embedded global store: copies of what users published, in one more memory file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from memoryd.protocol.ids import EventId, RecordId, UserId, derived_record_id
+from memoryd.protocol.interfaces import Batch, Entry
+from memoryd.protocol.records import ANY, RetrievedMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memoryd.protocol.interfaces import MemoryStore, Opened, Vectors
+    from memoryd.protocol.records import MemoryFilter, MemoryRecord
+
+NAME: Final = UserId("global")  # the name of the one file, in a root of its own
+
+
+class GlobalFile:
+    """A GlobalStore on one file of a MemoryStore that has a root of its own.
+
+    A copy has its own id, made from the publisher and the original, so that two users never collide. Its metadata says
+    `published_by` and `published_id`.
+    """
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._opened: Opened | None = None
+        self._published: Counter[str] = Counter()
+
+    def open(self) -> None:
+        """Open the file. Raises StorageFault."""
+        self._opened = self._store.open(NAME)
+        index = self._opened.index
+        for each in index.select(ANY):
+            found = index.get(each)
+            if found is not None:
+                self._published[_publisher(self._store.decode(found[0]))] += 1
+
+    def publish(self, user: UserId, records: Sequence[MemoryRecord], vectors: Vectors) -> None:
+        """Keep copies durably; vectors float32 [n, dim]. What is published already stays as it is."""
+        file, index = self._use.file, self._use.index
+        copies = {
+            row: msgspec.structs.replace(
+                record,
+                id=_copy_id(user, record.id, record),
+                metadata={**record.metadata, "published_by": user, "published_id": record.id},
+            )
+            for row, record in enumerate(records)
+        }
+        new = {row: copy for row, copy in copies.items() if copy.id not in index}
+        if not new:
+            return
+        file.commit(Batch(entries=[Entry(copy, vectors[row]) for row, copy in new.items()]))
+        index.add([self._store.encode(copy) for copy in new.values()], vectors[list(new)])
+        self._published[user] += len(new)
+
+    def unpublish(self, user: UserId, ids: Sequence[RecordId] | None) -> None:
+        """Remove these copies, or all of the user, and their bytes."""
+        file, index = self._use.file, self._use.index
+        gone = []
+        for each in index.select(ANY):
+            found = index.get(each)
+            if found is None:
+                continue
+            copy = self._store.decode(found[0])
+            if _publisher(copy) == user and (ids is None or copy.metadata.get("published_id") in ids):
+                gone.append(each)
+        if not gone:
+            return
+        index.discard(gone)
+        file.commit(Batch(deleted=gone))
+        file.compact()
+        self._published[user] -= len(gone)
+
+    def query(self, vector: Vectors, *, k: int, where: MemoryFilter, asked_by: UserId) -> list[RetrievedMemory]:
+        """Return the nearest copies that others published; `vector` is float32 [dim]."""
+        own = self._published[asked_by]
+        if len(self._use.index) <= own:
+            return []
+        hits = self._use.index.view().search(vector, k=k + own, where=where).hits
+        copies = [(self._store.decode(hit.record), hit.score) for hit in hits]
+        return [
+            RetrievedMemory(record=copy, score=score, sona_score=score)
+            for copy, score in copies
+            if _publisher(copy) != asked_by
+        ][:k]
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._opened is not None:
+            self._opened.file.close()
+            self._opened = None
+
+    @property
+    def _use(self) -> Opened:
+        if self._opened is None:
+            raise RuntimeError("the global store is not open")
+        return self._opened
+
+
+def _publisher(copy: MemoryRecord) -> str:
+    return str(copy.metadata.get("published_by", ""))
+
+
+def _copy_id(user: UserId, original: RecordId, record: MemoryRecord) -> RecordId:
+    return derived_record_id(record.timestamp, EventId(f"{user}/{original}"), 0)

@@ -1,0 +1,206 @@
+"""The Desk: turns a request of a granted user into messages to the actors. The socket and the in-process handle share it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from memoryd import metrics
+from memoryd.actors.bus import Feed, Join, Leave
+from memoryd.actors.knowledge import AddGlobal, RemoveGlobal
+from memoryd.actors.mailbox import Deadline
+from memoryd.actors.memory import Fetch, ObserveUser
+from memoryd.protocol import messages as m
+from memoryd.protocol.errors import MemorydError, Unsupported
+from memoryd.protocol.events import Receipt, StoredEvent, weight_of
+from memoryd.protocol.ids import Seq, UserId
+from memoryd.protocol.internal import (
+    Append,
+    AwaitCommitted,
+    Enqueue,
+    ReadEvents,
+    ReadLogStatus,
+    ReadParked,
+    UnparkEvents,
+)
+
+if TYPE_CHECKING:
+    from msgspec import Struct
+
+    from memoryd.actors.pools import Pools
+    from memoryd.actors.ref import Ref
+    from memoryd.protocol.interfaces import MemoryStore
+    from memoryd.relay.grants import Grant
+
+CATCH_UP_EVENTS: Final = 256
+READ_WITHIN_S: Final = 30.0
+
+
+class Overview(Protocol):
+    """What the composition root tells about the whole daemon."""
+
+    async def status(self, deadline: Deadline) -> m.Status: ...
+
+    def tree(self) -> m.Tree: ...
+
+
+class Desk:
+    """Answers every request of the protocol."""
+
+    def __init__(
+        self,
+        *,
+        agent_of: Callable[[UserId], Ref],
+        event_relay: Ref,
+        memory_relay: Ref,
+        bus: Ref,
+        knowledge: Ref,
+        store: MemoryStore,
+        pools: Pools,
+        overview: Overview,
+    ) -> None:
+        self._agent_of = agent_of
+        self._event_relay = event_relay
+        self._memory_relay = memory_relay
+        self._bus = bus
+        self._knowledge = knowledge
+        self._store = store
+        self._pools = pools
+        self._overview = overview
+
+    async def answer(self, user: UserId, message: m.Ask[object], deadline: Deadline) -> Struct:
+        """Return the reply to one request. Raises MemorydError."""
+        kind = m.KIND_OF[type(message)]
+        try:
+            reply = await self._answer(user, message, deadline)
+        except MemorydError as error:
+            metrics.REQUESTS.labels(kind, type(error).__name__).inc()
+            raise
+        metrics.REQUESTS.labels(kind, "ok").inc()
+        return reply
+
+    async def _answer(self, user: UserId, message: m.Ask[object], deadline: Deadline) -> Struct:  # noqa: C901, PLR0911 - a table
+        match message:
+            case m.Publish():
+                return await self._publish(user, message, deadline)
+            case m.GetStatus():
+                return await self._overview.status(deadline)
+            case m.GetTree():
+                return self._overview.tree()
+            case m.GetMetrics():
+                return m.Metrics(text=metrics.text())
+            case m.Verify():
+                return await self._verify(user)
+            case m.GetParked():
+                return await self._parked(user, deadline)
+            case m.Unpark():
+                return await self._unpark(user, message, deadline)
+            case m.PublishGlobal(ids=ids):
+                fetched = await self._agent_of(user).ask(Fetch(ids=ids), deadline=deadline)
+                return await self._knowledge.ask(
+                    AddGlobal(user=user, records=fetched.records, vectors=fetched.vectors), deadline=deadline
+                )
+            case m.UnpublishGlobal(ids=ids):
+                return await self._knowledge.ask(RemoveGlobal(user=user, ids=ids), deadline=deadline)
+            case m.Forget(everything=True):
+                await self._knowledge.ask(RemoveGlobal(user=user, ids=None), deadline=deadline)
+                return await self._agent_of(user).ask(message, deadline=deadline)
+            case m.Subscribe():
+                raise Unsupported("a subscription needs a stream", field="kind", hint="use subscribe of the client")
+            case _:
+                return cast("Struct", await self._agent_of(user).ask(message, deadline=deadline))
+
+    # --- events ---
+
+    async def _publish(self, user: UserId, message: m.Publish, deadline: Deadline) -> m.Published:
+        events = message.events
+        weight = weight_of(events)
+        if message.ack == "queued":
+            await self._event_relay.tell(Enqueue(user=user, events=events, weight=weight))
+            return m.Published(receipts=tuple(Receipt(event_id=e.id, seq=None, status="queued") for e in events))
+        appended = await self._event_relay.ask(
+            Append(user=user, events=events, weight=weight), deadline=deadline, wait_for_room=True
+        )
+        if message.ack == "committed":
+            last = max(each.seq for each in appended)
+            await self._memory_relay.ask(AwaitCommitted(user=user, seq=last), deadline=deadline, wait_for_room=True)
+        return m.Published(
+            receipts=tuple(
+                Receipt(event_id=each.event_id, seq=each.seq, status="duplicate" if each.duplicate else message.ack)
+                for each in appended
+            )
+        )
+
+    async def subscribe(self, grant: Grant, user: UserId | None, message: m.Subscribe) -> AsyncIterator[tuple[StoredEvent, ...]]:
+        """Yield events in order: first what was missed since `after`, read from the log, then what comes.
+
+        Raises CursorTooOld, or SlowConsumer when the listener falls behind.
+        """
+        users = grant.users if user is None else frozenset((user,))
+        feed = Feed(message.topic, users, "disconnect")
+        cursor = message.after
+        if cursor is not None:
+            async for events, reached in self._missed(cursor, feed, None):
+                yield events
+                cursor = reached
+        position = await self._bus.ask(Join(feed=feed), deadline=Deadline.after(READ_WITHIN_S))
+        try:
+            if cursor is not None:
+                async for events, reached in self._missed(cursor, feed, position):
+                    yield events
+                    cursor = reached
+            seen = position if cursor is None else max(cursor, position)
+            while True:
+                fresh = tuple(event for event in await feed.next() if event.seq > seen)
+                if fresh:
+                    yield fresh
+        finally:
+            self._bus.poke(Leave(feed=feed))
+
+    async def _missed(
+        self, cursor: Seq, feed: Feed, until: Seq | None
+    ) -> AsyncIterator[tuple[tuple[StoredEvent, ...], Seq]]:
+        """Read the log from `cursor`, to its end or up to `until`, at the pace of the listener."""
+        while until is None or cursor < until:
+            events = await self._event_relay.ask(
+                ReadEvents(after=cursor, limit=CATCH_UP_EVENTS), deadline=Deadline.after(READ_WITHIN_S), wait_for_room=True
+            )
+            taken = [event for event in events if until is None or event.seq <= until]
+            if taken:
+                cursor = taken[-1].seq
+            yield tuple(event for event in taken if feed.wants(event)), cursor
+            if len(events) < CATCH_UP_EVENTS or len(taken) < len(events):
+                return
+
+    # --- operations ---
+
+    async def user_status(self, user: UserId, deadline: Deadline) -> m.UserStatus:
+        """Return the figures of one user's memory."""
+        return await self._agent_of(user).ask(ObserveUser(), deadline=deadline)
+
+    async def _verify(self, user: UserId) -> m.Verified:
+        findings = await self._pools.disk(self._store.verify, user)
+        return m.Verified(
+            findings=tuple(m.VerifyFinding(what=f.what, offset=f.offset, hint=f.hint) for f in findings),
+        )
+
+    async def _parked(self, user: UserId, deadline: Deadline) -> m.Parked:
+        parked = await self._event_relay.ask(ReadParked(), deadline=deadline)
+        return m.Parked(
+            items=tuple(
+                m.ParkedItem(seq=p.seq, event_id=p.event_id, type=p.type, error=p.error, parked_at=p.parked_at)
+                for p in parked
+                if p.user == user
+            )
+        )
+
+    async def _unpark(self, user: UserId, message: m.Unpark, deadline: Deadline) -> m.Unparked:
+        own = {item.seq for item in (await self._parked(user, deadline)).items}
+        seqs = tuple(seq for seq in message.seqs if seq in own)
+        if not seqs:
+            return m.Unparked(events=0)
+        return m.Unparked(events=await self._event_relay.ask(UnparkEvents(seqs=seqs, drop=message.drop), deadline=deadline))
+
+    async def log_status(self, deadline: Deadline) -> object:
+        """Return the figures of the event log."""
+        return await self._event_relay.ask(ReadLogStatus(), deadline=deadline)
