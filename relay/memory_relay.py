@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("memoryd.relay")
 
 WINDOW: Final = 64  # events of one user on their way to its agent
+INGEST: Final = 16  # events in one message: while one part is applied, the next is embedded
 CURSOR_EVERY_S: Final = 1.0
 RETRY_S: Final = 1.0
 ASK_WITHIN_S: Final = 30.0
@@ -151,8 +152,7 @@ class MemoryEventRelay(Actor):
             if event.seq <= self._position:
                 continue
             self._position = event.seq
-            mapped = self._map(event)
-            if mapped is None:
+            if not self._mapping.knows(event.type):
                 self._unmapped[event.type] += 1
                 metrics.UNMAPPED.inc()
                 continue
@@ -161,7 +161,7 @@ class MemoryEventRelay(Actor):
             ready = fresh.setdefault(event.user, [])
             if lane.behind or lane.room <= len(ready):
                 lane.behind = True
-            else:
+            elif (mapped := self._map(event)) is not None:
                 ready.append(mapped)
         for user, items in fresh.items():
             self._send(user, self._lanes[user], items, ctx)
@@ -176,17 +176,18 @@ class MemoryEventRelay(Actor):
             return None
         return MappedEvent(seq=event.seq, drafts=mapped.drafts, run=mapped.run)
 
-    def _send(self, user: UserId, lane: _Lane, items: Sequence[MappedEvent], ctx: Context) -> None:
-        if not items:
-            return
-        weight = sum(256 + len(draft.text) for item in items for draft in item.drafts)
-        message = Ingest(after=lane.delivered, items=tuple(items), weight=weight)
-        if self._agent_of(user).offer(message):
-            lane.delivered = lane.read_to = items[-1].seq
-            lane.sent.extend(item.seq for item in items)
-        else:
-            lane.behind = True
-            ctx.after(RETRY_S, _CatchUp(user))
+    def _send(self, user: UserId, lane: _Lane, items: Sequence[MappedEvent], ctx: Context) -> bool:
+        """Send events to the agent; when it takes no more, leave the rest in the log and return False."""
+        for start in range(0, len(items), INGEST):
+            part = items[start : start + INGEST]
+            weight = sum(256 + len(draft.text) for item in part for draft in item.drafts)
+            if not self._agent_of(user).offer(Ingest(after=lane.delivered, items=tuple(part), weight=weight)):
+                lane.behind = True
+                ctx.after(RETRY_S, _CatchUp(user))
+                return False
+            lane.delivered = lane.read_to = part[-1].seq
+            lane.sent.extend(item.seq for item in part)
+        return True
 
     def _catch_up(self, user: UserId, ctx: Context) -> None:
         """Read the next events of a lane that is behind, once there is room for a good part of a window."""
@@ -216,7 +217,8 @@ class MemoryEventRelay(Actor):
         if len(events) < wanted:  # the log holds no more up to the head we knew
             lane.behind = lane.head > head
         items = [mapped for event in events if (mapped := self._map(event)) is not None]
-        self._send(user, lane, items, ctx)
+        if not self._send(user, lane, items, ctx):
+            return
         if not lane.behind:
             lane.head = max(lane.delivered, Seq(lane.first - 1))  # what was erased or parked will never come
         elif not lane.sent:
