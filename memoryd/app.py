@@ -6,6 +6,7 @@ The only module that knows every part.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import resource
@@ -111,6 +112,7 @@ class Daemon:
             raise
         model = self._embedder.model
         self._store = RvfMemoryStore(root, model, self._files, self._clock, self._index)
+        self._files.make_folder(root / GLOBAL)
         self._global = GlobalFile(RvfMemoryStore(root / GLOBAL, model, self._files, self._clock, self._index))
         self._pools = Pools(embed_threads=threads)
         self.stalls = Stalls()
@@ -362,4 +364,6 @@ def _raise_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        # A hardened unit may forbid this call; then it has set the limit itself.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

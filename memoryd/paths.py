@@ -29,3 +29,15 @@ def default_socket(data_dir: Path | None = None) -> Path:
             if folder := os.environ.get(variable):
                 return Path(folder.partition(":")[0]) / "memoryd.sock"
     return (data_dir or default_data_dir()) / "memoryd.sock"
+
+
+def default_config() -> Path | None:
+    """Return the first configuration file that exists: of the service, of the user, of the machine."""
+    service = os.environ.get("CONFIGURATION_DIRECTORY")
+    user = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    candidates = [
+        *([Path(service.partition(":")[0]) / "memoryd.toml"] if service else []),
+        Path(user) / "memoryd" / "config.toml",
+        Path("/etc/memoryd/memoryd.toml"),
+    ]
+    return next((path for path in candidates if path.is_file()), None)
