@@ -47,7 +47,7 @@ class Feed:
         self._events: deque[StoredEvent] = deque()
         self._news = asyncio.Event()
         self._overrun = False
-        self._last = BEFORE_ALL
+        self.last = BEFORE_ALL  # the last event the listener took, or the one before its first
 
     def wants(self, event: StoredEvent) -> bool:
         """Whether this listener asked for such events."""
@@ -77,12 +77,12 @@ class Feed:
         """Wait for events and return all that are there. Raises SlowConsumer after the last one of an ended feed."""
         while not self._events:
             if self._overrun:
-                raise SlowConsumer("the subscription was cut off", hint="subscribe again with after", after=int(self._last))
+                raise SlowConsumer("the subscription was cut off", hint="subscribe again with after", after=int(self.last))
             self._news.clear()
             await self._news.wait()
         events = tuple(self._events)
         self._events.clear()
-        self._last = events[-1].seq
+        self.last = events[-1].seq
         return events
 
 
@@ -112,6 +112,7 @@ class EventBus(Actor):
                 await self._deliver(message, events)
             case Join(feed=feed):
                 self._feeds.add(feed)
+                feed.last = self._position
                 return self._position
             case Leave(feed=feed):
                 self._feeds.discard(feed)

@@ -270,6 +270,8 @@ class MemoryAgent(Actor):
         for item in job.items:
             if item.run is not None:
                 self._follow(item.run, item)
+            if item.feedback is not None and (judged := self._trajectories.judge(item.feedback)) is not None:
+                self._write.keep(judged)
         seq = job.items[-1].seq
         self._write.advance(seq)
         self._write.schedule()

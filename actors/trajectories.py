@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from memoryd.protocol.errors import InvalidMessage
-from memoryd.protocol.ids import RecordId, TrajectoryId, new_ulid
-from memoryd.protocol.internal import RunSignal
+from memoryd.protocol.ids import RecordId, TrajectoryId, is_record_id, new_ulid
+from memoryd.protocol.internal import Feedback, RunSignal
 from memoryd.protocol.messages import EndTrajectory
 from memoryd.protocol.records import Draft, MemoryKind, MemoryRecord, MemorySource, Trajectory
 
@@ -60,6 +60,21 @@ class Trajectories:
             )
         if signal.phase == "end":
             trajectory = msgspec.structs.replace(trajectory, ended=when, quality=signal.quality)
+        self.put(trajectory)
+        return trajectory
+
+    def judge(self, feedback: Feedback) -> Trajectory | None:
+        """Credit a memory that a run cited; return the trajectory if it changed. Unknown runs and ids change nothing."""
+        known = self._by_run.get(feedback.run_id)
+        if known is None or not is_record_id(feedback.cited):
+            return None
+        trajectory, cited = self._by_id[known], RecordId(feedback.cited)
+        name = "helped" if feedback.signal == "positive" else "harmful"
+        credited: tuple[RecordId, ...] = getattr(trajectory, name)
+        if cited in credited:
+            return None
+        shown = trajectory.shown if cited in trajectory.shown else (*trajectory.shown, cited)
+        trajectory = msgspec.structs.replace(trajectory, shown=shown, **{name: (*credited, cited)})
         self.put(trajectory)
         return trajectory
 

@@ -200,7 +200,7 @@ class Memory:
 
     async def status(self, *, user: str | None = None) -> m.Status:
         """Return how the daemon is; with `user`, also how that memory is."""
-        return await self._use.request(user, m.GetStatus(), WITHIN_S)
+        return await self._use.request(user, m.GetStatus(of_user=user is not None), WITHIN_S)
 
     async def tree(self) -> m.Tree:
         """Return the supervision tree."""

@@ -17,6 +17,7 @@ from memoryd.protocol.messages import KIND_OF, REPLIES, Ask, Subscribe
 R = TypeVar("R")
 
 READ_BYTES: Final = 1 << 16
+HELLO_WITHIN_S: Final = 10.0
 GRACE_S: Final = 0.5  # how much longer than its deadline a client waits for the daemon's own word
 STREAM_EVENTS: Final = 256
 
@@ -38,7 +39,11 @@ class Transport(Protocol):
 class SocketTransport:
     """One connection; requests overlap, and each answer finds its request by its correlation."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, socket: Path, token: str
+    ) -> None:
+        self._socket = socket
+        self._token = token
         self._reader = reader
         self._writer = writer
         self._numbers = count(1)
@@ -56,10 +61,10 @@ class SocketTransport:
             raise Unreachable(
                 f"no daemon listens at {socket}", hint="start one with: memoryd serve", errno=error.errno
             ) from error
-        transport = cls(reader, writer)
+        transport = cls(reader, writer, socket, token)
         try:
             hello = wire.Hello(version=wire.VERSION, token=token)
-            body = await transport._exchange("hello", wire.to_body(hello), wire.VERSION * 10.0)
+            body = await transport._exchange("hello", wire.to_body(hello), HELLO_WITHIN_S)
             transport.welcome = wire.from_body(body, wire.Welcome)
         except BaseException:
             await transport.close()
@@ -75,24 +80,28 @@ class SocketTransport:
         return cast("R", reply)  # REPLIES pairs every message with its reply
 
     async def stream(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
+        # On a connection of its own: a reader that takes its time must not hold up the answers to other requests.
+        own = await SocketTransport.connect(self._socket, self._token)
+        try:
+            async for event in own._events(user, message):
+                yield event
+        finally:
+            await own.close()
+
+    async def _events(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
+        number, answers = self._open(maxsize=STREAM_EVENTS)
         body = wire.to_body(message)
         if user is not None:
             body["user"] = user
-        number, answers = self._open(maxsize=STREAM_EVENTS)
-        try:
-            await self._send("subscribe", number, 0, body)
-            while True:
-                frame = await answers.get()
-                if isinstance(frame, MemorydError):
-                    raise frame
-                if frame.kind == "error":
-                    raise wire.error_of(frame.body)
-                if frame.kind == "event":
-                    yield wire.from_body(frame.body, StoredEvent)
-        finally:
-            self._answers.pop(number, None)
-            with contextlib.suppress(MemorydError, ConnectionError):
-                await self._send("cancel", number, 0, {})
+        await self._send("subscribe", number, 0, body)
+        while True:
+            frame = await answers.get()
+            if isinstance(frame, MemorydError):
+                raise frame
+            if frame.kind == "error":
+                raise wire.error_of(frame.body)
+            if frame.kind == "event":
+                yield wire.from_body(frame.body, StoredEvent)
 
     async def close(self) -> None:
         self._listening.cancel()

@@ -53,9 +53,14 @@ def event_type(text: str) -> str:
     return text
 
 
+def is_record_id(text: str) -> bool:
+    """Whether `text` is a ULID."""
+    return _ULID.fullmatch(text) is not None
+
+
 def record_id(text: str) -> RecordId:
     """Return `text` as a RecordId (a ULID). Raises InvalidMessage."""
-    if not _ULID.fullmatch(text):
+    if not is_record_id(text):
         raise InvalidMessage("not a record id", field="id", hint="record ids are ULIDs of 26 characters")
     return RecordId(text)
 

@@ -96,6 +96,7 @@ class MappedEvent(Tell, frozen=True, kw_only=True):
     seq: Seq
     drafts: tuple[Draft, ...]
     run: RunSignal | None = None
+    feedback: Feedback | None = None
 
 
 class RunSignal(Tell, frozen=True, kw_only=True):
@@ -109,6 +110,15 @@ class RunSignal(Tell, frozen=True, kw_only=True):
     query: str = ""
     quality: float | None = None
     signal: Literal["positive", "negative"] | None = None
+
+
+class Feedback(Tell, frozen=True, kw_only=True):
+    """A judgement on something that was cited: `cited` is what it names, `run_id` the run that cited it."""
+
+    signal: Literal["positive", "negative"]
+    run_id: str
+    cited: str
+    citation: str
 
 
 class Ingest(Tell, frozen=True, kw_only=True):

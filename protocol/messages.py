@@ -276,7 +276,9 @@ class UnpublishGlobal(Ask["Done"], frozen=True, kw_only=True):
 
 
 class GetStatus(Ask["Status"], frozen=True, kw_only=True):
-    """Ask how the daemon is."""
+    """Ask how the daemon is, and with `of_user` also how the user's memory is."""
+
+    of_user: bool = False
 
 
 class MailboxStatus(Struct, frozen=True, kw_only=True):

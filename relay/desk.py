@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+import msgspec
+
 from memoryd import metrics
 from memoryd.actors.bus import Feed, Join, Leave
 from memoryd.actors.knowledge import AddGlobal, RemoveGlobal
@@ -84,7 +86,7 @@ class Desk:
             case m.Publish():
                 return await self._publish(user, message, deadline)
             case m.GetStatus():
-                return await self._overview.status(deadline)
+                return await self._status(user, message, deadline)
             case m.GetTree():
                 return self._overview.tree()
             case m.GetMetrics():
@@ -102,9 +104,8 @@ class Desk:
                 )
             case m.UnpublishGlobal(ids=ids):
                 return await self._knowledge.ask(RemoveGlobal(user=user, ids=ids), deadline=deadline)
-            case m.Forget(everything=True):
-                await self._knowledge.ask(RemoveGlobal(user=user, ids=None), deadline=deadline)
-                return await self._agent_of(user).ask(message, deadline=deadline)
+            case m.Forget():
+                return await self._forget(user, message, deadline)
             case m.Subscribe():
                 raise Unsupported("a subscription needs a stream", field="kind", hint="use subscribe of the client")
             case _:
@@ -172,11 +173,22 @@ class Desk:
             if len(events) < CATCH_UP_EVENTS or len(taken) < len(events):
                 return
 
+    async def _forget(self, user: UserId, message: m.Forget, deadline: Deadline) -> m.Forgotten:
+        """Forget what was published before this request too, not only what has already become a memory."""
+        if message.everything:
+            await self._knowledge.ask(RemoveGlobal(user=user, ids=None), deadline=deadline)
+        if not message.ids:
+            log = await self._event_relay.ask(ReadLogStatus(), deadline=deadline)
+            await self._memory_relay.ask(AwaitCommitted(user=user, seq=log.last), deadline=deadline, wait_for_room=True)
+        return await self._agent_of(user).ask(message, deadline=deadline)
+
     # --- operations ---
 
-    async def user_status(self, user: UserId, deadline: Deadline) -> m.UserStatus:
-        """Return the figures of one user's memory."""
-        return await self._agent_of(user).ask(ObserveUser(), deadline=deadline)
+    async def _status(self, user: UserId, message: m.GetStatus, deadline: Deadline) -> m.Status:
+        status = await self._overview.status(deadline)
+        if not message.of_user:
+            return status
+        return msgspec.structs.replace(status, user=await self._agent_of(user).ask(ObserveUser(), deadline=deadline))
 
     async def _verify(self, user: UserId) -> m.Verified:
         findings = await self._pools.disk(self._store.verify, user)
@@ -200,7 +212,3 @@ class Desk:
         if not seqs:
             return m.Unparked(events=0)
         return m.Unparked(events=await self._event_relay.ask(UnparkEvents(seqs=seqs, drop=message.drop), deadline=deadline))
-
-    async def log_status(self, deadline: Deadline) -> object:
-        """Return the figures of the event log."""
-        return await self._event_relay.ask(ReadLogStatus(), deadline=deadline)

@@ -16,7 +16,7 @@ import structlog
 
 from memoryd import metrics
 from memoryd.actors.actor import Actor
-from memoryd.protocol.errors import MemorydError
+from memoryd.protocol.errors import InvalidMessage, MemorydError
 from memoryd.protocol.events import weight_of
 from memoryd.protocol.ids import BEFORE_ALL
 from memoryd.protocol.internal import (
@@ -153,6 +153,14 @@ class EventRelay(Actor):
         began = time.perf_counter()
         try:
             appended = await self._pools.log_write(self._store.append, batch)
+        except InvalidMessage as error:
+            # An event that cannot be written refuses its own publisher and nobody who shares the transaction.
+            if len(groups) > 1:
+                for group in groups:
+                    await self._append_groups([group])
+            elif not groups[0].stored.done():
+                groups[0].stored.set_exception(error)
+            return
         except MemorydError as error:
             # A full disk refuses the publishers and harms nobody else: the log itself is whole.
             for group in groups:

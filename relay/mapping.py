@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.ids import EventId
-from memoryd.protocol.internal import RunSignal
+from memoryd.protocol.internal import Feedback, RunSignal
 from memoryd.protocol.records import MAX_TEXT_BYTES, Draft, MemoryKind, MemorySource
 from memoryd.relay.rules import Each, Rule, Signal, overlaid
 from memoryd.relay.templates import Template, clean, find, find_text, items
@@ -30,18 +30,6 @@ if TYPE_CHECKING:
 
     from memoryd.protocol.events import Event, JsonObject
     from memoryd.protocol.ids import RecordId
-
-__all__ = ("EventMapping", "Feedback", "Mapped", "Rule", "RunSignal", "default_rules", "rules_from_config")
-
-
-class Feedback(Struct, frozen=True, kw_only=True):
-    """A judgement on something that was cited: `cited` is what it names, `run_id` the run that cited it."""
-
-    signal: Signal
-    run_id: str
-    cited: str
-    citation: str
-
 
 class Mapped(Struct, frozen=True, kw_only=True):
     """What an event became: no, one or several memories, and what it says about a run or about what was recalled."""
@@ -269,6 +257,10 @@ class EventMapping:
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self._rules = {name: _Prepared(rule) for name, rule in rules.items()}
 
+    def knows(self, event_type: str) -> bool:
+        """Whether a rule is there for events of this type."""
+        return event_type in self._rules
+
     def apply(self, event: Event) -> Mapped | None:
         """Return what `event` becomes, None when no rule knows its type. Never raises, whatever the payload is."""
         prepared = self._rules.get(event.type)
@@ -300,8 +292,8 @@ class _Prepared:
 
 
 def _drafts(rule: Rule, event: Event, run_id: str, texts: list[tuple[str, JsonObject]]) -> Iterator[Draft]:
-    assert rule.source is not None, "a rule without feedback has a source"
-    assert rule.kind is not None, "a rule without feedback has a kind"
+    if rule.source is None or rule.kind is None:
+        return  # feedback, which leaves no memory
     session_id = event.session_id or _label(find_text(event.payload, _SESSION))
     facts = _origin(event, run_id) | _facts(event.payload)
     succeeded = _succeeded(rule, event.payload)

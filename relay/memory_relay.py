@@ -53,6 +53,7 @@ CURSOR_EVERY_S: Final = 1.0
 RETRY_S: Final = 1.0
 ASK_WITHIN_S: Final = 30.0
 CRASHES_TO_PARK: Final = 2
+QUIET_S: Final = 5.0  # a lane that waits so long without a sign of its agent wakes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class _Lane:
     sent: deque[Seq] = field(default_factory=deque)  # sent and not applied
     behind: bool = False  # events up to `head` are still in the log
     reading: bool = False
+    heard_at: float = 0.0  # on the loop's clock
     careful_until: Seq = BEFORE_ALL  # one event at a time up to here: something among them breaks the agent
     crashes: Counter[Seq] = field(default_factory=Counter)
 
@@ -140,6 +142,7 @@ class MemoryEventRelay(Actor):
                 self._catch_up(user, ctx)
             case _SaveCursor():
                 await self._save_cursor()
+                self._wake_quiet()
                 ctx.after(CURSOR_EVERY_S, _SaveCursor())
         return None
 
@@ -156,7 +159,7 @@ class MemoryEventRelay(Actor):
                 self._unmapped[event.type] += 1
                 metrics.UNMAPPED.inc()
                 continue
-            lane = self._lanes.setdefault(event.user, _Lane(first=event.seq, head=event.seq))
+            lane = self._lane(event.user, event.seq)
             lane.head = event.seq
             ready = fresh.setdefault(event.user, [])
             if lane.behind or lane.room <= len(ready):
@@ -170,11 +173,24 @@ class MemoryEventRelay(Actor):
         for user in list(self._waiting):
             self._answer_waiting(user)
 
+    def _lane(self, user: UserId, seq: Seq) -> _Lane:
+        lane = self._lanes.get(user)
+        if lane is None:
+            now = asyncio.get_running_loop().time()
+            lane = self._lanes[user] = _Lane(first=seq, head=seq, heard_at=now)
+        return lane
+
+    def _heard(self, user: UserId) -> _Lane | None:
+        lane = self._lanes.get(user)
+        if lane is not None:
+            lane.heard_at = asyncio.get_running_loop().time()
+        return lane
+
     def _map(self, event: StoredEvent) -> MappedEvent | None:
         mapped = self._mapping.apply(event)
         if mapped is None:
             return None
-        return MappedEvent(seq=event.seq, drafts=mapped.drafts, run=mapped.run)
+        return MappedEvent(seq=event.seq, drafts=mapped.drafts, run=mapped.run, feedback=mapped.feedback)
 
     def _send(self, user: UserId, lane: _Lane, items: Sequence[MappedEvent], ctx: Context) -> bool:
         """Send events to the agent; when it takes no more, leave the rest in the log and return False."""
@@ -230,7 +246,7 @@ class MemoryEventRelay(Actor):
     # --- back ---
 
     def _applied(self, user: UserId, seq: Seq, ctx: Context) -> None:
-        lane = self._lanes.get(user)
+        lane = self._heard(user)
         if lane is None:
             return
         while lane.sent and lane.sent[0] <= seq:
@@ -238,7 +254,7 @@ class MemoryEventRelay(Actor):
         self._catch_up(user, ctx)
 
     def _committed(self, user: UserId, seq: Seq) -> None:
-        lane = self._lanes.get(user)
+        lane = self._heard(user)
         if lane is not None:
             lane.first = max(lane.first, Seq(seq + 1))
             self._settle(user, lane)
@@ -252,7 +268,7 @@ class MemoryEventRelay(Actor):
 
     def _resume(self, user: UserId, seq: Seq, ctx: Context) -> None:
         """Begin the lane anew behind what the agent's file holds."""
-        lane = self._lanes.get(user)
+        lane = self._heard(user)
         if lane is None:
             return
         lane.first = max(lane.first, Seq(seq + 1))
@@ -264,7 +280,7 @@ class MemoryEventRelay(Actor):
 
     async def _crashed(self, user: UserId, seqs: Sequence[Seq], error: str) -> None:
         """Count what the agent failed on; go on one by one; park what failed it twice."""
-        lane = self._lanes.get(user)
+        lane = self._heard(user)
         if lane is None:
             return
         lane.crashes.update(seqs)
@@ -315,3 +331,11 @@ class MemoryEventRelay(Actor):
         if low > self._saved:
             await self._event_relay.tell(AdvanceCursor(seq=low))
             self._saved = low
+
+    def _wake_quiet(self) -> None:
+        """Wake agents that owe a commit and are silent: one that was killed with its supervisor starts only when asked."""
+        now = asyncio.get_running_loop().time()
+        for user, lane in self._lanes.items():
+            if now - lane.heard_at >= QUIET_S:
+                lane.heard_at = now
+                self._agent_of(user).poke(CommitUpTo(seq=lane.head))

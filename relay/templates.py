@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ class Template:
 
 def find(payload: Mapping[str, object], paths: str) -> object:
     """Return the first value at one of `paths` (`a.b|c`) that is a text with content, a number or a truth."""
-    return next((value for path in paths.split("|") if (value := _at(payload, path)) is not None), None)
+    for path in _taken_apart(paths):
+        value = _at(payload, path)
+        if value is not None:
+            return value
+    return None
 
 
 def find_text(payload: Mapping[str, object], paths: str) -> str:
@@ -125,14 +130,22 @@ def _tail(text: str) -> str:
     return f"...\n{rest}" if newline and rest.strip() else f"...{tail}"
 
 
-def _at(value: object, path: str) -> object:
-    name, _, rest = path.partition(".")
-    if name == "*":
-        found = value[:MAX_ITEMS] if isinstance(value, list | tuple) else ()
-        texts = [_text(_at(item, rest) if rest else _usable(item)) for item in found]
-        return "\n".join(text for text in texts if text) or None
-    inner = value.get(name) if isinstance(value, dict) else None
-    return _at(inner, rest) if rest else _usable(inner)
+@lru_cache(maxsize=1024)
+def _taken_apart(paths: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(path.split(".")) for path in paths.split("|"))
+
+
+def _at(value: object, path: tuple[str, ...]) -> object:
+    for position, name in enumerate(path):
+        if name == "*":
+            rest = path[position + 1 :]
+            found = value[:MAX_ITEMS] if isinstance(value, list | tuple) else ()
+            texts = [_text(_at(item, rest)) for item in found]
+            return "\n".join(text for text in texts if text) or None
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return _usable(value)
 
 
 def _usable(value: object) -> object:
