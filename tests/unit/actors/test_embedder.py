@@ -1,0 +1,154 @@
+"""The one way to the encoder: who goes first, who shares, who is left out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from memoryd.actors.embedder import EmbedderActor
+from memoryd.actors.mailbox import Deadline
+from memoryd.actors.pools import Pools
+from memoryd.actors.slot import Slot
+from memoryd.embedding.hashing import HashingEmbedder
+from memoryd.protocol.errors import ActorFailed, Expired
+from memoryd.protocol.interfaces import Embeddings, ModelInfo
+from memoryd.protocol.internal import Embed
+
+
+class Recorder:
+    """An encoder that notes what it was given, waits at a gate, and cannot take one word."""
+
+    batch_size = 1
+
+    def __init__(self) -> None:
+        self.runs: list[list[str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self._hashing = HashingEmbedder(16)
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._hashing.model
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        self.runs.append(list(texts))
+        self.gate.wait(10)
+        if "poison" in texts:
+            raise ValueError("cannot take it")
+        return self._hashing.embed(texts)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.encoder = Recorder()
+        self.pools = Pools(embed_threads=1)
+        self.slot = Slot(
+            "embedder",
+            lambda: EmbedderActor(self.encoder, self.pools),
+            on_exit=lambda *_: None,
+            park=lambda *_: None,
+        )
+
+    def ask(self, *texts: str, urgent: bool = False, within: float = 5.0) -> asyncio.Task[Embeddings]:
+        message = Embed(texts=texts, urgent=urgent, weight=1)
+        return asyncio.ensure_future(self.slot.ref.ask(message, deadline=Deadline.after(within)))
+
+    async def busy(self) -> None:
+        """Wait until the encoder holds a run at the closed gate."""
+        async with asyncio.timeout(5):
+            while not self.encoder.runs:
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    await bench.slot.start()
+    yield bench
+    bench.encoder.gate.set()
+    await bench.slot.stop(5.0)
+    bench.pools.close()
+
+
+async def test_vectors_come_back_in_the_order_of_the_texts(bench: Bench) -> None:
+    found = await bench.ask("one", "two", "three")
+
+    expected = bench.encoder._hashing.embed(["one", "two", "three"])
+    assert (found.vectors == expected.vectors).all()
+    assert found.tokens.tolist() == expected.tokens.tolist()
+
+
+async def test_no_texts_give_no_vectors(bench: Bench) -> None:
+    assert (await bench.ask()).vectors.shape == (0, 16)
+
+
+async def test_a_recall_goes_before_ingestion_that_waits(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    asks = [bench.ask("running")]
+    await bench.busy()
+    asks += [bench.ask("x" * 900), bench.ask("y" * 900)]
+    await asyncio.sleep(0.01)
+    asks.append(bench.ask("urgent", urgent=True))
+    await asyncio.sleep(0.01)
+    bench.encoder.gate.set()
+    await asyncio.gather(*asks)
+
+    assert bench.encoder.runs[1] == ["urgent"]
+
+
+async def test_ingestion_keeps_one_run_in_four(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    asks = [bench.ask("running")]
+    await bench.busy()
+    asks += [bench.ask(f"urgent {number}", urgent=True) for number in range(6)]
+    asks.append(bench.ask("patient"))
+    await asyncio.sleep(0.01)
+    bench.encoder.gate.set()
+    await asyncio.gather(*asks)
+
+    assert bench.encoder.runs.index(["patient"]) <= 4
+
+
+async def test_equal_texts_that_wait_together_are_embedded_once(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    asks = [bench.ask("running")]
+    await bench.busy()
+    asks += [bench.ask("same"), bench.ask("same"), bench.ask("same", urgent=True)]
+    await asyncio.sleep(0.01)
+    bench.encoder.gate.set()
+    _, *found = await asyncio.gather(*asks)
+
+    assert sum(run.count("same") for run in bench.encoder.runs) == 1
+    assert (found[0].vectors == found[2].vectors).all()
+
+
+async def test_what_expired_while_it_waited_is_not_embedded(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    running = bench.ask("running")
+    await bench.busy()
+    with pytest.raises(Expired):
+        await bench.ask("too late", within=0.02)
+    await asyncio.sleep(0.01)  # uvloop's clock counts whole milliseconds
+    bench.encoder.gate.set()
+    await running
+    await bench.ask("next")
+
+    assert ["too late"] not in bench.encoder.runs
+
+
+async def test_a_text_the_encoder_cannot_take_fails_its_asker_alone(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    running = bench.ask("running")
+    await bench.busy()
+    good, bad = bench.ask("good"), bench.ask("poison")
+    await asyncio.sleep(0.01)
+    bench.encoder.gate.set()
+    await running
+
+    assert (await good).vectors.shape == (1, 16)
+    with pytest.raises(ActorFailed):
+        await bad
+    assert bench.slot.incarnations == 1
