@@ -44,6 +44,7 @@ INLINE_ROWS: Final = 4_000  # up to here a search takes less time than the way t
 EMBED_WITHIN_S: Final = 600.0
 ERASE_WITHIN_S: Final = 30.0
 MAX_STEPS: Final = 1_000
+EXPORT_BYTES: Final = 512 << 10  # of one page: half a frame, room for the names around the texts
 
 
 class IngestFailed(Exception):
@@ -390,6 +391,8 @@ class MemoryAgent(Actor):
 
     def _export(self, after: int, limit: int) -> m.Exported:
         blobs, vectors, following = self._index.page(after, limit)
+        while len(blobs) > 1 and sum(map(len, blobs)) + vectors.nbytes > EXPORT_BYTES:
+            blobs, vectors, following = self._index.page(after, len(blobs) // 2)
         records = tuple(
             msgspec.structs.replace(self._trajectories.with_outcome(self._store.decode(blob)), embedding=vectors[row].tobytes())
             for row, blob in enumerate(blobs)

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from memoryd.protocol import ids
+from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.ids import EventId, Seq, UserId
 
 Moment = Annotated[datetime, Meta(tz=True)]
 JsonObject = dict[str, object]
 
 Ack = Literal["queued", "stored", "committed"]
+
+
+def checked_moment(moment: datetime | None, field: str) -> datetime | None:
+    """Return `moment` when it is None, or carries its time zone and has a place in UTC. Raises InvalidMessage."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidMessage("time without a time zone", field=field, hint="use an aware datetime, such as UTC")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidMessage("time out of range", field=field, hint="use the years 1 to 9999 of UTC") from None
+    return moment
 
 
 class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +49,7 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         ids.event_id(self.id)
         ids.event_type(self.type)
+        checked_moment(self.timestamp, "timestamp")
         ids.label(self.actor, "actor")
         ids.label(self.session_id, "session_id")
         ids.label(self.run_id, "run_id")

@@ -78,7 +78,8 @@ class Batch:
     """What one commit adds: all of it becomes durable together, or none.
 
     `applied_seq` is the last event of the user that is contained in this batch or an earlier one.
-    `trajectories` replace earlier ones of the same id; `dropped` takes trajectories away.
+    `entries` and `trajectories` replace earlier ones of the same id. What `deleted` and `dropped` name is gone afterwards,
+    also when this very batch carries it.
     """
 
     entries: Sequence[Entry] = ()

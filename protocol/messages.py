@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
-from memoryd.protocol.events import Ack, Event, Moment, Receipt, StoredEvent
+from memoryd.protocol.events import Ack, Event, Moment, Receipt, StoredEvent, checked_moment
 from memoryd.protocol.ids import RecordId, Seq, TrajectoryId
 from memoryd.protocol.records import (
     ANY,
@@ -22,7 +22,6 @@ from memoryd.protocol.records import (
     MemoryRecord,
     RetrievedMemory,
     Trajectory,
-    checked_moment,
     checked_quality,
     checked_text,
 )
@@ -33,6 +32,7 @@ MAX_QUERY_BYTES: Final = 16_384
 MAX_TOP_K: Final = 100
 MAX_BATCH: Final = 1_024
 MAX_STEP_BYTES: Final = 16_384
+MAX_SEQ: Final = (1 << 63) - 1  # what the log and the arrays count to
 
 
 class Ask(Struct, Generic[R_co], frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,8 +75,8 @@ class Subscribe(Ask["Subscribed"], frozen=True, kw_only=True):
         prefix = self.topic.removesuffix("*").removesuffix(".")
         if self.topic != "*" and (not prefix or "*" in prefix or self.topic.endswith("*") != self.topic.endswith(".*")):
             raise InvalidMessage("not a topic", field="topic", hint="use an event type, 'prefix.*' or '*'")
-        if self.after is not None and self.after < 0:
-            raise InvalidMessage("negative cursor", field="after", hint="use 0 for everything that is kept")
+        if self.after is not None and not 0 <= self.after <= MAX_SEQ:
+            raise InvalidMessage("no such cursor", field="after", hint="use 0 for everything that is kept")
 
 
 class Subscribed(Struct, frozen=True, kw_only=True):
@@ -119,6 +119,7 @@ class Import(Ask["Remembered"], frozen=True, kw_only=True):
             checked_quality(record.quality_score, f"{place}.quality_score")
             ids.record_id(record.id)
             ids.label(record.session_id, f"{place}.session_id")
+            checked_moment(record.timestamp, f"{place}.timestamp")
 
 
 class Remembered(Struct, frozen=True, kw_only=True):
@@ -188,7 +189,7 @@ class Export(Ask["Exported"], frozen=True, kw_only=True):
     limit: int = 256
 
     def __post_init__(self) -> None:
-        if self.after < 0 or not 1 <= self.limit <= MAX_BATCH:
+        if not 0 <= self.after <= MAX_SEQ or not 1 <= self.limit <= MAX_BATCH:
             raise InvalidMessage("page out of range", field="limit", hint=f"use after >= 0 and a limit of 1 to {MAX_BATCH}")
 
 
@@ -265,11 +266,24 @@ class PublishGlobal(Ask["Done"], frozen=True, kw_only=True):
 
     ids: tuple[RecordId, ...]
 
+    def __post_init__(self) -> None:
+        _check_ids(self.ids)
+
 
 class UnpublishGlobal(Ask["Done"], frozen=True, kw_only=True):
     """Take this user's memories out of the global knowledge store again."""
 
     ids: tuple[RecordId, ...]
+
+    def __post_init__(self) -> None:
+        _check_ids(self.ids)
+
+
+def _check_ids(which: tuple[RecordId, ...]) -> None:
+    if not 1 <= len(which) <= MAX_BATCH:
+        raise InvalidMessage("wrong number of ids", field="ids", hint=f"send 1 to {MAX_BATCH} at a time")
+    for each in which:
+        ids.record_id(each)
 
 
 # --- operations ---

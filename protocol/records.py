@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
 from enum import StrEnum
 
 from msgspec import Struct
 
 from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
-from memoryd.protocol.events import JsonObject, Moment
+from memoryd.protocol.events import JsonObject, Moment, checked_moment
 from memoryd.protocol.ids import RecordId, TrajectoryId
 
 MAX_TEXT_BYTES = 65_536
@@ -38,13 +37,6 @@ def checked_quality(quality: float | None, field: str) -> float | None:
     if quality is not None and not (math.isfinite(quality) and 0.0 <= quality <= 1.0):
         raise InvalidMessage("quality out of range", field=field, hint="use a number from 0.0 to 1.0")
     return quality
-
-
-def checked_moment(moment: datetime | None, field: str) -> datetime | None:
-    """Return `moment` when it is None or carries its time zone. Raises InvalidMessage."""
-    if moment is not None and moment.tzinfo is None:
-        raise InvalidMessage("time without a time zone", field=field, hint="use an aware datetime, such as UTC")
-    return moment
 
 
 class MemorySource(StrEnum):

@@ -147,9 +147,10 @@ def request_of(frame: Frame) -> tuple[str | None, Ask[object]]:
 
 
 def error_body(error: MemorydError) -> dict[str, Any]:
-    """Turn an error into the body of an `error` frame."""
+    """Turn an error into the body of an `error` frame, under the nearest name that the other side knows."""
+    known = next(each.__name__ for each in type(error).__mro__ if each.__module__ == MemorydError.__module__)
     return {
-        "error": type(error).__name__,
+        "error": known,
         "message": error.message,
         "field": error.field,
         "hint": error.hint,

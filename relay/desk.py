@@ -13,7 +13,7 @@ from memoryd.actors.knowledge import AddGlobal, RemoveGlobal
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.memory import Fetch, ObserveUser
 from memoryd.protocol import messages as m
-from memoryd.protocol.errors import MemorydError, Unsupported
+from memoryd.protocol.errors import MemorydError, NotFound, Unsupported
 from memoryd.protocol.events import Receipt, StoredEvent, weight_of
 from memoryd.protocol.ids import Seq, UserId
 from memoryd.protocol.internal import (
@@ -191,6 +191,8 @@ class Desk:
         return msgspec.structs.replace(status, user=await self._agent_of(user).ask(ObserveUser(), deadline=deadline))
 
     async def _verify(self, user: UserId) -> m.Verified:
+        if not await self._pools.disk(self._store.exists, user):
+            raise NotFound("this user has no memory", field="user", hint="name another, or remember something first")
         findings = await self._pools.disk(self._store.verify, user)
         return m.Verified(
             findings=tuple(m.VerifyFinding(what=f.what, offset=f.offset, hint=f.hint) for f in findings),

@@ -23,7 +23,7 @@ from memoryd.actors.context import as_error
 from memoryd.actors.mailbox import Deadline
 from memoryd.protocol import messages as m
 from memoryd.protocol import wire
-from memoryd.protocol.errors import BadFrame, Locked, MemorydError, Unsupported
+from memoryd.protocol.errors import BadFrame, Locked, MemorydError, Overloaded, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -84,7 +84,7 @@ class Gateway(Actor):
 
     async def started(self, ctx: Context) -> None:
         listener = await _listen(self._address)
-        self._listening = await asyncio.start_unix_server(self._connected, sock=listener, limit=READ_BYTES)
+        self._listening = await asyncio.start_unix_server(self._accepted, sock=listener, limit=READ_BYTES)
 
     async def handle(self, message: object, ctx: Context) -> object:
         return None
@@ -100,12 +100,18 @@ class Gateway(Actor):
 
     # --- one connection ---
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._connections) >= CONNECTIONS:
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Converse in a task of our own: that of asyncio's streams reports being cancelled as an error."""
+        if len(self._connections) >= CONNECTIONS:
+            full = Overloaded("too many connections", hint="close one, or try again shortly", retry_after=1.0)
+            writer.write(wire.encode_frame("error", 0, 0, wire.error_body(full)))
             writer.close()
             return
+        task = asyncio.get_running_loop().create_task(self._connected(reader, writer), name="connection")
         self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         metrics.CONNECTIONS.inc()
         try:
             await self._converse(reader, writer)
@@ -116,7 +122,6 @@ class Gateway(Actor):
         except Exception as error:
             log.warning("connection_failed", error=type(error).__name__, exc_info=error)
         finally:
-            self._connections.discard(task)
             metrics.CONNECTIONS.dec()
             writer.close()
             with contextlib.suppress(Exception):
@@ -185,7 +190,7 @@ class Gateway(Actor):
         try:
             named, message = wire.request_of(frame)
             if isinstance(message, m.Subscribe):
-                await self._stream(connection, frame, connection.grant.user(named) if named else None, message)
+                await self._stream(connection, frame, connection.grant.user(named) if named is not None else None, message)
                 return
             deadline = Deadline.after(min(frame.deadline_ms / 1000 or self._within_s, LONGEST_S))
             reply = await self._desk.answer(connection.grant.user(named), message, deadline)

@@ -53,6 +53,8 @@ CURSOR_EVERY_S: Final = 1.0
 RETRY_S: Final = 1.0
 ASK_WITHIN_S: Final = 30.0
 CRASHES_TO_PARK: Final = 2
+UNMAPPED_TYPES: Final = 256  # that are counted by name; a publisher may make up any number
+OTHER_TYPES: Final = "(others)"
 QUIET_S: Final = 5.0  # a lane that waits so long without a sign of its agent wakes it
 
 
@@ -156,7 +158,8 @@ class MemoryEventRelay(Actor):
                 continue
             self._position = event.seq
             if not self._mapping.knows(event.type):
-                self._unmapped[event.type] += 1
+                known = event.type in self._unmapped or len(self._unmapped) < UNMAPPED_TYPES
+                self._unmapped[event.type if known else OTHER_TYPES] += 1
                 metrics.UNMAPPED.inc()
                 continue
             lane = self._lane(event.user, event.seq)
