@@ -1,0 +1,277 @@
+"""One user's memory file, held open by its one writer.
+
+A commit appends its segments, syncs, appends the manifest that makes them visible, syncs. A file is made and compacted
+by writing the whole of it under another name and renaming. After any failure the writer is closed for good: what the
+disk holds then is only known by reading it again.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from memoryd.files import replace_file
+from memoryd.protocol.errors import ModelMismatch, StorageFault
+from memoryd.protocol.ids import BEFORE_ALL
+from memoryd.protocol.interfaces import Contents, FileStatus
+from memoryd.rvf.format import MAX_ROW_ID, Identity
+from memoryd.rvf.ledger import Addition, Ledger
+from memoryd.rvf.records import encode_record, encode_trajectory
+from memoryd.rvf.snapshot import read_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from memoryd.files import File, FileSystem
+    from memoryd.protocol.ids import RecordId, TrajectoryId
+    from memoryd.protocol.interfaces import Batch, Entry, ModelInfo
+    from memoryd.protocol.records import Trajectory
+    from memoryd.rvf.format import Vectors
+    from memoryd.rvf.lock import WriterLock
+    from memoryd.rvf.reader import State
+
+TEMPORARY_SUFFIX: Final = ".compact.tmp"
+
+# Other programs compare by cosine and rank NaN first, so what is written is a direction and finite.
+UNIT_TOLERANCE: Final = 1e-3
+
+
+class RvfMemoryFile:
+    """A `MemoryFile`: one `.rvf` file, its lock, and which row every live record stands in."""
+
+    def __init__(
+        self,
+        files: FileSystem,
+        path: Path,
+        lock: WriterLock,
+        ledger: Ledger,
+        *,
+        file: File | None,
+        row_of: dict[RecordId, int],
+        torn_bytes_cut: int,
+    ) -> None:
+        self._files = files
+        self._path = path
+        self._lock = lock
+        self._ledger = ledger
+        self._file = file  # None until the first commit of a new user
+        self._row_of = row_of
+        self._torn_bytes_cut = torn_bytes_cut
+        self._is_closed = False
+        self._status = self._measure()
+
+    @classmethod
+    def open(
+        cls, files: FileSystem, path: Path, model: ModelInfo, lock: WriterLock, file_id: bytes
+    ) -> tuple[RvfMemoryFile, Contents]:
+        """Open the file at `path` and return it with what it holds; it may not be there yet.
+
+        Cuts what is torn behind the last commit, and syncs that commit again when its writer failed. `file_id`, 16
+        random bytes, names a file that is new. The lock belongs to the file once this returns. Raises Damaged,
+        ModelMismatch or another StorageFault.
+        """
+        files.unlink(_temporary(path))
+        if not files.exists(path):
+            new = Ledger(model, Identity(file_id))
+            return cls(files, path, lock, new, file=None, row_of={}, torn_bytes_cut=0), _nothing(model)
+        file = files.open(path, writable=True)
+        try:
+            snapshot = read_snapshot(file, path)
+            require_model(snapshot.history.model, model, path.parent.name)
+            torn = file.size() - snapshot.state.end
+            if torn:
+                file.truncate(snapshot.state.end)
+                file.sync()
+            if lock.was_abandoned:
+                _sync_again(files, file, path, snapshot.state)
+        except BaseException:
+            file.close()
+            raise
+        ledger = Ledger.of(snapshot, Identity(file_id))
+        row_of = dict(zip(snapshot.ids, snapshot.rows.tolist(), strict=True))
+        return cls(files, path, lock, ledger, file=file, row_of=row_of, torn_bytes_cut=torn), snapshot.contents()
+
+    def load(self) -> Contents:
+        self._require_open()
+        if self._file is None:
+            return _nothing(self._ledger.model)
+        return read_snapshot(self._file, self._path).contents()
+
+    def commit(self, batch: Batch) -> FileStatus:
+        """Append segments, sync, append the manifest that makes them visible, sync.
+
+        A record whose id is there already takes the place of the earlier one; one that the same batch deletes is not
+        written at all. Raises ValueError, and does nothing, when a vector is not of this file's dimension, finite and
+        of unit length. Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
+        """
+        self._require_open()
+        gone = frozenset(batch.deleted)
+        entries = [entry for entry in batch.entries if entry.record.id not in gone]
+        vectors = _stacked(entries, self._ledger.model.dim)
+        with self._closed_by_failure():
+            dropped = frozenset(batch.dropped)
+            addition = Addition(
+                ids=self._enter(batch.deleted, entries),
+                records=[encode_record(entry.record) for entry in entries],
+                vectors=vectors,
+                trajectories=_encoded(one for one in batch.trajectories if one.id not in dropped),
+                dropped=batch.dropped,
+            )
+            self._ledger.applied_seq = max(self._ledger.applied_seq, batch.applied_seq)
+            if self._file is None:
+                self._file = self._put(addition)
+                # The folder itself may be as new as the file in it.
+                self._files.sync_folder(self._path.parent.parent)
+            else:
+                self._file.append(b"".join(self._ledger.segments(addition)))
+                self._file.sync()
+                self._file.append(self._ledger.manifest())
+                self._file.sync()
+            self._status = self._measure()
+        return self._status
+
+    def compact(self) -> FileStatus:
+        """Write the live rows into a new file, next generation of the same identity, and rename it over this one.
+
+        Row ids stay, and those of deleted rows are not used again. Raises StorageFault; afterwards this writer is
+        closed for good and must be opened anew.
+        """
+        self._require_open()
+        if self._file is None:
+            return self._status
+        with self._closed_by_failure():
+            found = read_snapshot(self._file, self._path)
+            trajectories = _encoded(found.history.trajectories.values())
+            self._ledger = self._ledger.successor()
+            old = self._file
+            self._file = self._put(Addition(found.rows.tolist(), found.records, found.vectors, trajectories))
+            old.close()
+            self._status = self._measure()
+        return self._status
+
+    def status(self) -> FileStatus:
+        """Return the figures of the last commit; also when closed."""
+        return self._status
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if self._file is not None:
+                self._file.close()
+        except BaseException:
+            self._lock.abandon()
+            raise
+        self._lock.release()
+
+    def _put(self, addition: Addition) -> File:
+        """Write a whole new file and return it, open."""
+        return replace_file(self._files, self._path, _temporary(self._path), self._ledger.image(addition))
+
+    def _enter(self, deleted: Sequence[RecordId], entries: Sequence[Entry]) -> range:
+        """Give the new records their rows, mark the rows that are no longer alive, and return the new ones."""
+        ledger = self._ledger
+        ids = range(ledger.next_row, ledger.next_row + len(entries))
+        if ids.stop > MAX_ROW_ID:
+            raise StorageFault("row ids are used up", hint="another program wrote a row with an extreme id")
+        ledger.next_row = ids.stop
+        ledger.deleted.update(row for record in deleted if (row := self._row_of.pop(record, None)) is not None)
+        for row, entry in zip(ids, entries, strict=True):
+            earlier = self._row_of.get(entry.record.id)
+            if earlier is not None:
+                ledger.deleted.add(earlier)
+            self._row_of[entry.record.id] = row
+        return ids
+
+    def _measure(self) -> FileStatus:
+        ledger = self._ledger
+        return FileStatus(
+            records=len(self._row_of),
+            deleted=len(ledger.deleted),
+            file_bytes=ledger.size,
+            dead_bytes=ledger.dead_bytes(len(self._row_of)),
+            segments=len(ledger.directory),
+            commits=ledger.epoch,
+            applied_seq=ledger.applied_seq,
+            torn_bytes_cut=self._torn_bytes_cut,
+        )
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise StorageFault(f"the memory of {self._path.parent.name} is closed", hint="open it anew")
+
+    @contextmanager
+    def _closed_by_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._is_closed = True
+            # What went wrong first is what the caller must see.
+            with suppress(StorageFault):
+                if self._file is not None:
+                    self._file.close()
+            self._lock.abandon()
+            raise
+
+
+def _sync_again(files: FileSystem, file: File, path: Path, state: State) -> None:
+    """Make durable what a writer that failed may have left in memory only.
+
+    After a failed fsync the kernel shows what it could not write, and counts it as written: the bytes have to be written
+    again to be synced. That can be the last commit only, since a commit is synced before the next one begins; a whole
+    new file was synced before it got its name, but the name itself may be lost.
+    """
+    start = state.segment.offset
+    for entry in sorted(state.entries, key=lambda entry: entry.offset, reverse=True):
+        if entry.offset + entry.size != start:
+            break
+        start = entry.offset
+    if start > 0:
+        file.rewrite(start, file.read(start, state.end - start))
+        file.sync()
+    files.sync_folder(path.parent)
+    files.sync_folder(path.parent.parent)
+
+
+def require_model(stored: ModelInfo, running: ModelInfo, user: str) -> None:
+    """Raise ModelMismatch unless vectors of `stored` and of `running` can be compared."""
+    if (stored.name, stored.dim, stored.sha256) == (running.name, running.dim, running.sha256):
+        return
+    raise ModelMismatch(
+        f"the memory of {user} was made with {_described(stored)}, not with {_described(running)}",
+        hint=f"memoryd reembed {user}",
+        user=user,
+        stored_name=stored.name,
+        stored_dim=stored.dim,
+        stored_sha256=stored.sha256,
+    )
+
+
+def _described(model: ModelInfo) -> str:
+    return f"{model.name} ({model.dim} dimensions, {model.sha256[:12]})"
+
+
+def _nothing(model: ModelInfo) -> Contents:
+    return Contents(np.empty((0, model.dim), np.float32), [], [], BEFORE_ALL)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + TEMPORARY_SUFFIX)
+
+
+def _encoded(trajectories: Iterable[Trajectory]) -> dict[TrajectoryId, bytes]:
+    return {trajectory.id: encode_trajectory(trajectory) for trajectory in trajectories}
+
+
+def _stacked(entries: Sequence[Entry], dim: int) -> Vectors:
+    """Return the vectors of `entries`, float32 [n, dim]. Raises ValueError unless finite and of unit length."""
+    if any(entry.vector.shape != (dim,) for entry in entries):
+        raise ValueError(f"a vector is not of {dim} dimensions")
+    vectors = np.array([entry.vector for entry in entries], np.float32).reshape(len(entries), dim)
+    if not (np.abs(np.linalg.norm(vectors, axis=1) - 1.0) <= UNIT_TOLERANCE).all():
+        raise ValueError("a vector is not of unit length")
+    return vectors

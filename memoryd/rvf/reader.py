@@ -1,0 +1,175 @@
+"""The strict reader: finds the state of any `.rvf` file and its rows (docs/rvf-format.md, section 6).
+
+The state is the newest manifest whose own content hash holds. What follows it is torn or another program's. A manifest
+that holds is believed: when a segment it lists is not there or fails its hash, the file is `Damaged`, and no older
+manifest takes its place, since that would quietly undo commits. Nothing is allocated from a number that was not checked
+against the size of the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from memoryd.protocol.errors import Damaged
+from memoryd.rvf import format as rvf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from memoryd.files import File
+    from memoryd.rvf.format import Ids, Manifest, SegmentHeader, Vectors
+
+# How far from the end a manifest is looked for, before the whole file is; the reference runtime has the same steps.
+_WINDOWS: Final = (1 << 16, 1 << 20, 1 << 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a manifest's directory."""
+
+    id: int
+    offset: int
+    length: int
+    type: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole segment."""
+        return rvf.HEADER_SIZE + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The newest manifest, its segment and its directory; nothing behind `end` is committed."""
+
+    manifest: Manifest
+    segment: Entry
+    entries: tuple[Entry, ...]
+
+    @property
+    def end(self) -> int:
+        return self.segment.offset + self.segment.size
+
+    def of_type(self, kind: int) -> list[Entry]:
+        return [entry for entry in self.entries if entry.type == kind]
+
+
+def damaged(path: Path, offset: int, what: str) -> Damaged:
+    """Return the error that says what is wrong at which byte, and how to learn more."""
+    name = "/".join(path.parts[-2:])
+    return Damaged(
+        f"{what} in {name} at byte {offset}",
+        hint=f"memoryd verify {path.parent.name}",
+        path=name,
+        offset=offset,
+        what=what,
+    )
+
+
+def find_state(file: File, path: Path) -> State:
+    """Return the newest committed state. Raises Damaged when no manifest holds."""
+    size = file.size()
+    searched_from = size
+    for window in (*_WINDOWS, size):
+        start = max(0, size - window)
+        data = file.read(start, size - start)
+        for at in _backwards(data, searched_from - start):
+            header = _sound_manifest(data, at)
+            if header is not None:
+                return _state(file, path, Entry(header.id, start + at, header.length, header.type))
+        if start == 0:
+            break
+        searched_from = start
+    raise damaged(path, 0, "no valid manifest")
+
+
+def read_segment(file: File, path: Path, entry: Entry) -> bytes:
+    """Return the payload that `entry` lists. Raises Damaged unless header and content hash agree with it."""
+    try:
+        header = rvf.unpack_header(file.read(entry.offset, rvf.HEADER_SIZE))
+    except ValueError as error:
+        raise damaged(path, entry.offset, str(error)) from error
+    if (header.type, header.length) != (entry.type, entry.length):
+        raise damaged(path, entry.offset, "segment differs from its directory entry")
+    payload = file.read(entry.offset + rvf.HEADER_SIZE, entry.length)
+    if rvf.content_hash(payload) != header.hash:
+        raise damaged(path, entry.offset, "content hash fails")
+    return payload
+
+
+def read_rows(file: File, path: Path, state: State) -> tuple[Ids, Vectors]:
+    """Return every row the VEC segments hold, deleted ones included, an overwritten one once.
+
+    Row ids uint64 [n], ascending, and their vectors float32 [n, dim]. Raises Damaged when a segment does not hold, a
+    vector is not finite, or the manifest counts other rows.
+    """
+    dim = state.manifest.dim
+    row_size = rvf.row_dtype(dim).itemsize
+    segments = state.of_type(rvf.VEC)
+    room = sum(entry.length // row_size for entry in segments)
+    ids, vectors = np.empty(room, np.uint64), np.empty((room, dim), np.float32)
+    n = 0
+    for entry in segments:
+        payload = read_segment(file, path, entry)
+        try:
+            found, rows = rvf.unpack_vec(payload, dim)
+        except ValueError as error:
+            raise damaged(path, entry.offset, str(error)) from error
+        ids[n : n + len(found)], vectors[n : n + len(found)] = found, rows
+        # A NaN would rank before every true answer.
+        if not np.isfinite(vectors[n : n + len(found)]).all():
+            raise damaged(path, entry.offset, "vector that is not finite")
+        n += len(found)
+    ids, vectors = _last_of_each(ids[:n], vectors[:n])
+    if len(ids) != state.manifest.held:
+        raise damaged(path, state.segment.offset, "manifest counts other rows than there are")
+    return ids, vectors
+
+
+def _backwards(data: bytes, limit: int) -> Iterator[int]:
+    """Yield where a magic begins before `limit`, the last one first."""
+    overlap = len(rvf.MAGIC) - 1
+    at = data.rfind(rvf.MAGIC, 0, limit + overlap)
+    while at >= 0:
+        yield at
+        at = data.rfind(rvf.MAGIC, 0, at + overlap)
+
+
+def _sound_manifest(data: bytes, at: int) -> SegmentHeader | None:
+    """Return the header of the manifest that begins at `at`, None when none does or its hash fails."""
+    try:
+        header = rvf.unpack_header(data[at : at + rvf.HEADER_SIZE])
+    except ValueError:
+        return None
+    if header.type != rvf.MANIFEST:
+        return None
+    payload = data[at + rvf.HEADER_SIZE : at + rvf.HEADER_SIZE + header.length]
+    return header if len(payload) == header.length and rvf.content_hash(payload) == header.hash else None
+
+
+def _state(file: File, path: Path, segment: Entry) -> State:
+    """Return the state that a sound manifest describes. Raises Damaged when it makes no sense for this file."""
+    try:
+        manifest = rvf.unpack_manifest(read_segment(file, path, segment))
+    except ValueError as error:
+        raise damaged(path, segment.offset, str(error)) from error
+    entries = tuple(Entry(*fields) for fields in manifest.directory.tolist())
+    if any(entry.offset + entry.size > segment.offset for entry in entries):
+        raise damaged(path, segment.offset, "directory entry outside the file")
+    return State(manifest, segment, entries)
+
+
+def _last_of_each(ids: Ids, vectors: Vectors) -> tuple[Ids, Vectors]:
+    """Return the rows by ascending id; where an id occurs more than once, the last one counts."""
+    order = np.argsort(ids, kind="stable")
+    ascending = ids[order]
+    last = np.ones(len(ids), bool)
+    last[:-1] = ascending[1:] != ascending[:-1]
+    chosen = order[last]
+    if np.array_equal(chosen, np.arange(len(ids))):
+        return ids, vectors
+    return ids[chosen], vectors[chosen]

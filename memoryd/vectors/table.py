@@ -1,0 +1,149 @@
+"""The rows of one user: vectors, encoded records, and the columns that filters look at.
+
+Rows are only ever added behind the last one or hidden. An array that is full is copied to a larger one and replaced,
+never changed where a reader may look, so a reader that knows a number of rows needs no lock.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import numpy as np
+
+from memoryd.protocol.ids import RecordId
+from memoryd.protocol.records import MemoryKind, MemorySource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from memoryd.protocol.interfaces import Vectors
+    from memoryd.protocol.records import MemoryFilter
+
+    Mask = NDArray[np.bool_]  # [n]
+    Rows = NDArray[np.int64]  # [m], ascending
+
+HIDDEN: Final = b""  # stands in the place of a record that was discarded
+
+_KINDS: Final = {kind: code for code, kind in enumerate(MemoryKind)}
+_SOURCES: Final = {source: code for code, source in enumerate(MemorySource)}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_COLUMNS: Final = np.dtype(
+    [("time_us", np.int64), ("session", np.int32), ("kind", np.uint8), ("source", np.uint8), ("is_alive", np.bool_)],
+    align=True,
+)
+
+# What CPython 3.11 spends on a row besides vector, columns and text: the id as str (75), the bytes object around the
+# record (33), two list slots, and a dict entry with its share of empty slots (about 100).
+_ROW_OVERHEAD: Final = 224
+
+
+class _Columns(msgspec.Struct, frozen=True):
+    """The fields of a record that are filtered by."""
+
+    id: RecordId
+    kind: MemoryKind
+    source: MemorySource
+    timestamp: datetime
+    session_id: str = ""
+
+
+_decoder: Final = msgspec.msgpack.Decoder(_Columns)
+
+
+class Table:
+    """Growing columns. One writer; any number of readers that look no further than the `rows` they once saw.
+
+    `vectors` float32 [capacity, dim], rows of unit length.
+    """
+
+    def __init__(self, records: Sequence[bytes], vectors: Vectors) -> None:
+        """Begin with these rows. The array is taken over, not copied, when it can be written."""
+        self.vectors = np.require(vectors, np.float32, ("C", "W"))
+        self.columns = np.zeros(len(vectors), _COLUMNS)
+        self.records: list[bytes] = []
+        self.ids: list[RecordId] = []
+        self.row_of: dict[RecordId, int] = {}
+        self.rows = 0
+        self._sessions: dict[str, int] = {}
+        self._text_bytes = 0
+        self._enter(records, [_decoder.decode(record) for record in records])
+
+    def add(self, records: Sequence[bytes], vectors: Vectors) -> None:
+        """Append rows. One whose id is there already takes the place of the earlier one, which is hidden."""
+        decoded = [_decoder.decode(record) for record in records]
+        self._make_room(self.rows + len(records))
+        self.vectors[self.rows : self.rows + len(records)] = vectors
+        self._enter(records, decoded)
+
+    def discard(self, ids: Iterable[RecordId]) -> None:
+        """Hide rows from every reader and drop their texts; unknown ids do nothing."""
+        for record in ids:
+            row = self.row_of.pop(record, None)
+            if row is not None:
+                self._hide(row)
+
+    def alive(self, rows: int) -> Mask:
+        """Return which of the first `rows` are not hidden, as of now."""
+        return self.columns["is_alive"][:rows].copy()
+
+    def passing(self, where: MemoryFilter, rows: int, before: datetime | None = None) -> Mask:
+        """Return which of the first `rows` are alive, pass `where`, and are older than `before`."""
+        columns = self.columns[:rows]
+        mask = columns["is_alive"].copy()
+        if where.kinds:
+            mask &= np.isin(columns["kind"], [_KINDS[kind] for kind in where.kinds])
+        if where.sources:
+            mask &= np.isin(columns["source"], [_SOURCES[source] for source in where.sources])
+        if where.since is not None:
+            mask &= columns["time_us"] >= _microseconds(where.since)
+        if before is not None:
+            mask &= columns["time_us"] < _microseconds(before)
+        if where.session_id is not None:
+            mask &= columns["session"] == self._sessions.get(where.session_id, -1)
+        return mask
+
+    @property
+    def resident_bytes(self) -> int:
+        sessions = sum(len(session) + 150 for session in self._sessions)
+        return self.vectors.nbytes + self.columns.nbytes + self._text_bytes + self.rows * _ROW_OVERHEAD + sessions
+
+    def _enter(self, records: Sequence[bytes], decoded: Sequence[_Columns]) -> None:
+        """Fill the columns of rows whose vectors stand in place already, then let readers see them."""
+        for row, (record, it) in enumerate(zip(records, decoded, strict=True), self.rows):
+            session = self._sessions.setdefault(it.session_id, len(self._sessions))
+            self.columns[row] = (_microseconds(it.timestamp), session, _KINDS[it.kind], _SOURCES[it.source], True)
+            self.records.append(record)
+            self.ids.append(it.id)
+            self._text_bytes += len(record)
+            earlier = self.row_of.get(it.id)
+            if earlier is not None:
+                self._hide(earlier)
+            self.row_of[it.id] = row
+        self.rows += len(records)
+
+    def _hide(self, row: int) -> None:
+        self.columns["is_alive"][row] = False
+        self._text_bytes -= len(self.records[row])
+        self.records[row] = HIDDEN
+
+    def _make_room(self, rows: int) -> None:
+        capacity = len(self.vectors)
+        if rows <= capacity:
+            return
+        # Half as much again: each row is copied three times at most on average, and a third of the room is spare.
+        capacity = max(rows, capacity + capacity // 2)
+        vectors = np.empty((capacity, self.vectors.shape[1]), np.float32)
+        vectors[: self.rows] = self.vectors[: self.rows]
+        columns = np.zeros(capacity, _COLUMNS)
+        columns[: self.rows] = self.columns[: self.rows]
+        self.vectors, self.columns = vectors, columns
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND

@@ -1,0 +1,112 @@
+"""Memories to store: records with vectors, and what a memory is expected to hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memoryd.protocol.ids import BEFORE_ALL, RecordId, Seq, TrajectoryId, UserId
+from memoryd.protocol.interfaces import Batch, Entry, ModelInfo
+from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource, Trajectory
+from memoryd.rvf.records import decode_record
+from memoryd.rvf.store import RvfMemoryStore
+from memoryd.vectors.index import VectorIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from memoryd.files import FileSystem
+    from memoryd.protocol.interfaces import Contents, Vectors
+
+ROOT = Path("/data")
+USER = UserId("alice")
+FILE = ROOT / USER / "memory.rvf"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MODEL = ModelInfo("test-model", 8, "5f" * 32)
+
+
+class StillClock:
+    """A clock that stands at noon."""
+
+    def now(self) -> datetime:
+        return NOON
+
+
+def store(files: FileSystem, root: Path = ROOT, model: ModelInfo = MODEL) -> RvfMemoryStore:
+    """Return a store that names its files without chance."""
+    return RvfMemoryStore(root, model, files, StillClock(), VectorIndex, random_bytes=lambda n: bytes(range(n)))
+
+
+def units(n: int, dim: int = MODEL.dim, seed: int = 0) -> Vectors:
+    """Return float32 [n, dim], rows of unit length."""
+    vectors = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def record_id(number: int) -> RecordId:
+    return RecordId(f"{number:026d}")
+
+
+def record(number: int, text: str | None = None, **fields: object) -> MemoryRecord:
+    """Return a record that tells its number in every field."""
+    known: dict[str, object] = {
+        "id": record_id(number),
+        "text": f"memory {number}" if text is None else text,
+        "kind": list(MemoryKind)[number % len(MemoryKind)],
+        "source": list(MemorySource)[number % len(MemorySource)],
+        "timestamp": NOON + timedelta(minutes=number),
+        "session_id": f"session {number % 3}",
+    }
+    return MemoryRecord(**(known | fields))  # type: ignore[arg-type]
+
+
+def entries(numbers: Iterable[int], dim: int = MODEL.dim) -> list[Entry]:
+    """Return records with vectors; both follow from the number."""
+    return [Entry(record(number), units(1, dim, seed=number)[0]) for number in numbers]
+
+
+def trajectory(number: int, quality: float | None = None) -> Trajectory:
+    return Trajectory(id=TrajectoryId(f"run {number}"), query=f"question {number}", started=NOON, quality=quality)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a memory holds, in a form that compares."""
+
+    rows: tuple[tuple[MemoryRecord, bytes], ...] = ()
+    trajectories: frozenset[tuple[str, float | None]] = frozenset()
+    applied_seq: Seq = BEFORE_ALL
+
+    def after(self, batch: Batch) -> Expected:
+        """Return what a memory holds when `batch` was added to it."""
+        new = tuple((one.record, one.vector.tobytes()) for one in batch.entries if one.record.id not in batch.deleted)
+        gone = {*batch.deleted, *(record.id for record, _ in new)}
+        trajectories = dict(self.trajectories) | {one.id: one.quality for one in batch.trajectories}
+        return Expected(
+            tuple(row for row in self.rows if row[0].id not in gone) + new,
+            frozenset(item for item in trajectories.items() if item[0] not in batch.dropped),
+            max(self.applied_seq, batch.applied_seq),
+        )
+
+    @classmethod
+    def of(cls, contents: Contents) -> Expected:
+        """Return what was read from a file."""
+        rows = zip(map(decode_record, contents.records), contents.vectors, strict=True)
+        return cls(
+            tuple((found, vector.tobytes()) for found, vector in rows),
+            frozenset((one.id, one.quality) for one in contents.trajectories),
+            contents.applied_seq,
+        )
+
+
+def history(batches: Sequence[Batch]) -> list[Expected]:
+    """Return what a memory holds before the first of `batches` and after each of them."""
+    states = [Expected()]
+    for batch in batches:
+        states.append(states[-1].after(batch))
+    return states

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memoryd.files import Missing, NameTaken, RealFiles, is_running, process_id, replace_file, storage_fault
+from memoryd.protocol.errors import DiskFull, ReadOnly, StorageFault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = RealFiles()
+
+
+def test_a_file_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    FILES.make_folder(tmp_path / "a" / "b")
+
+    file = FILES.create(tmp_path / "a" / "b" / "c")
+    file.close()
+
+    assert stat.S_IMODE((tmp_path / "a" / "b" / "c").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+
+
+def test_what_is_written_can_be_read_cut_and_written_over(tmp_path: Path) -> None:
+    file = FILES.create(tmp_path / "a")
+
+    file.append(b"one")
+    file.append(b"two")
+    file.rewrite(1, b"NE")
+    file.truncate(5)
+    file.append(b"!")
+    file.sync()
+
+    assert file.size() == 6
+    assert file.read(0, 100) == b"oNEtw!"
+    assert file.read(3, 2) == b"tw"
+    assert file.read(6, 2) == b""
+    file.close()
+    file.close()
+
+
+def test_a_write_that_the_kernel_takes_in_parts_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_write, real_read = os.pwrite, os.pread
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real_write(fd, data[:3], at))
+    monkeypatch.setattr(os, "pread", lambda fd, length, at: real_read(fd, min(length, 4), at))
+    file = FILES.create(tmp_path / "a")
+
+    file.append(b"0123456789")
+
+    assert file.read(0, 10) == b"0123456789"
+    assert file.read(2, 100) == b"23456789"
+    file.close()
+
+
+def test_a_name_that_is_missing_or_taken_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+
+    with pytest.raises(Missing, match=f"cannot open {tmp_path.name}/away: no such file"):
+        FILES.open(tmp_path / "away", writable=False)
+    with pytest.raises(NameTaken, match="cannot create"):
+        FILES.create(tmp_path / "there")
+    with pytest.raises(Missing, match="cannot rename"):
+        FILES.rename(tmp_path / "away", tmp_path / "there")
+    FILES.unlink(tmp_path / "away")
+
+
+def test_a_symbolic_link_is_followed_neither_as_file_nor_as_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "secret").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    (tmp_path / "folder" / "alias").symlink_to(tmp_path / "folder" / "secret")
+
+    for path in (tmp_path / "link" / "secret", tmp_path / "folder" / "alias"):
+        with pytest.raises(StorageFault, match="cannot open") as refused:
+            FILES.open(path, writable=True)
+        assert "symbolic link" in str(refused.value.hint)
+
+
+def test_a_folder_is_listed_in_order_and_one_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).touch()
+
+    assert FILES.list(tmp_path) == ["a", "b"]
+    assert FILES.list(tmp_path / "away") == []
+
+
+def test_a_tree_is_removed_with_everything_in_it_and_a_link_alone(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tmp_path / "tree" / "deep").mkdir(parents=True)
+    (tmp_path / "tree" / "deep" / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+
+    FILES.remove_tree(tmp_path / "tree")
+    FILES.remove_tree(tmp_path / "link")
+
+    assert FILES.list(tmp_path) == ["kept"]
+    assert FILES.list(tmp_path / "kept") == ["file"]
+
+
+def test_a_lock_is_had_by_one_and_given_back_by_close(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    one, two = FILES.create(path), FILES.open(path, writable=True)
+
+    assert one.try_lock()
+    assert not two.try_lock()
+    one.close()
+    assert two.try_lock()
+    two.close()
+
+
+def test_an_open_file_knows_whether_it_still_has_its_name(tmp_path: Path) -> None:
+    file = FILES.create(tmp_path / "a")
+    assert file.is_at(tmp_path / "a")
+
+    FILES.rename(tmp_path / "a", tmp_path / "b")
+
+    assert not file.is_at(tmp_path / "a")
+    assert file.is_at(tmp_path / "b")
+    file.close()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path, temporary = tmp_path / "a", tmp_path / "a.tmp"
+    path.write_bytes(b"old")
+
+    def parts():  # type: ignore[no-untyped-def]
+        yield b"ne"
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        replace_file(FILES, path, temporary, parts())
+    assert path.read_bytes() == b"old"
+    FILES.unlink(temporary)
+
+    replace_file(FILES, path, temporary, iter([b"ne", b"w"])).close()
+
+    assert path.read_bytes() == b"new"
+    assert FILES.list(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, DiskFull),
+        (errno.EDQUOT, DiskFull),
+        (errno.EROFS, ReadOnly),
+        (errno.EACCES, ReadOnly),
+        (errno.EPERM, ReadOnly),
+        (errno.EIO, StorageFault),
+    ],
+)
+def test_an_error_of_the_system_says_what_it_means_and_how_to_mend_it(
+    tmp_path: Path, number: int, kind: type[StorageFault]
+) -> None:
+    fault = storage_fault(OSError(number, "x"), "write", tmp_path / "alice" / "memory.rvf")
+
+    assert type(fault) is kind
+    assert fault.message.startswith("cannot write alice/memory.rvf: ")
+    assert fault.hint
+    assert fault.details == {"operation": "write", "path": "alice/memory.rvf", "errno": number}
+    assert str(tmp_path) not in str(fault)
+
+
+def test_a_process_is_running_or_not() -> None:
+    assert is_running(process_id())
+    assert is_running(1)
+    assert not is_running(0)
+    assert not is_running(1 << 31)

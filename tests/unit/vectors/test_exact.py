@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from memoryd.vectors.exact import nearest, nearest_of
+from tests.helpers.memories import units
+
+ROWS = units(5000, dim=32, seed=1)
+QUERY = units(1, dim=32, seed=2)[0]
+
+
+def by_hand(rows: np.ndarray, k: int) -> list[int]:  # type: ignore[type-arg]
+    """Return the `k` best rows; of equal ones the earlier."""
+    scores = np.round(rows.astype(np.float64) @ QUERY, 6)
+    return np.argsort(-scores, kind="stable")[:k].tolist()
+
+
+@pytest.mark.parametrize("k", [1, 10, 99, 100, 5000, 9000])
+def test_the_best_rows_come_first(k: int) -> None:
+    scores, rows = nearest(QUERY, ROWS, k)
+
+    assert rows.tolist() == by_hand(ROWS, k)
+    np.testing.assert_allclose(scores, ROWS[rows] @ QUERY, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 7, 10, 100, 150, 999])
+def test_of_equal_rows_the_earlier_one_comes_first_also_at_the_border(k: int) -> None:
+    repeated = ROWS[np.random.default_rng(3).integers(40, size=1000)]
+
+    assert nearest(QUERY, repeated, k)[1].tolist() == by_hand(repeated, k)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 1.0])
+def test_a_subset_is_searched_as_if_there_were_no_other_rows(share: float) -> None:
+    subset = np.flatnonzero(np.random.default_rng(4).random(len(ROWS)) < share)
+
+    scores, rows = nearest_of(QUERY, ROWS, subset, 10)
+
+    assert rows.tolist() == [int(subset[row]) for row in by_hand(ROWS[subset], 10)]
+    np.testing.assert_array_equal(scores, nearest(QUERY, ROWS[subset], 10)[0])
+
+
+@pytest.mark.parametrize(("n", "k"), [(0, 10), (10, 0)])
+def test_where_there_is_nothing_nothing_is_found(n: int, k: int) -> None:
+    scores, rows = nearest(QUERY, ROWS[:n], k)
+
+    assert len(scores) == len(rows) == 0
+    assert len(nearest_of(QUERY, ROWS[:n], np.arange(n), k)[1]) == 0
