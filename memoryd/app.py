@@ -34,6 +34,7 @@ from memoryd.actors.memories import MemorySupervisor, Residency, Residents
 from memoryd.actors.memory import MemoryAgent, MemoryLimits
 from memoryd.actors.pools import Pools
 from memoryd.actors.slot import Slot
+from memoryd.actors.supervisor import Escalated
 from memoryd.clock import SystemClock
 from memoryd.config import Config
 from memoryd.embedding.onnx import OnnxEmbedder
@@ -52,7 +53,7 @@ from memoryd.relay.grants import Grants, grant_of
 from memoryd.relay.mapping import EventMapping, default_rules, rules_from_config
 from memoryd.relay.memory_relay import MemoryEventRelay
 from memoryd.rvf.store import RvfMemoryStore
-from memoryd.stores.datadir import DataDir
+from memoryd.stores.datadir import GLOBAL, DataDir
 from memoryd.stores.events import SqliteEventStore
 from memoryd.stores.globalfile import GlobalFile
 from memoryd.vectors.index import VectorIndex
@@ -72,7 +73,6 @@ DRAIN_WITHIN_S: Final = 20.0
 WATCH_EVERY_S: Final = 1.0
 STUCK_AFTER_S: Final = 30.0  # a permanent actor with mail and no progress for so long stops the watchdog's ping
 OPEN_FILES: Final = 16_384
-GLOBAL: Final = "_global"  # no user id begins with '_', so no user's folder can be in its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +355,10 @@ async def _watch(daemon: Daemon) -> None:
 
 def _cause(end: Exit) -> BaseException:
     if isinstance(end, Failed):
-        return end.cause
+        cause = end.cause
+        while isinstance(cause, Escalated) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        return cause
     return MemorydError(f"the tree did not start: {reason(end)}")
 
 

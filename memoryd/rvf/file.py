@@ -139,15 +139,26 @@ class RvfMemoryFile:
         Row ids stay, and those of deleted rows are not used again. Raises StorageFault; afterwards this writer is
         closed for good and must be opened anew.
         """
+        return self._rewrite(self._ledger.model, None)
+
+    def reembed(self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors]) -> FileStatus:
+        """Compact into a file of another model, with what `embed` makes of the encoded records, float32 [n, dim].
+
+        Raises what `embed` raises, and StorageFault; the file is then as it was, and this writer closed for good.
+        """
+        return self._rewrite(model, embed)
+
+    def _rewrite(self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors] | None) -> FileStatus:
         self._require_open()
         if self._file is None:
             return self._status
         with self._closed_by_failure():
             found = read_snapshot(self._file, self._path)
             trajectories = _encoded(found.history.trajectories.values())
-            self._ledger = self._ledger.successor()
+            vectors = found.vectors if embed is None else embed(found.records)
+            self._ledger = self._ledger.successor(model)
             old = self._file
-            self._file = self._put(Addition(found.rows.tolist(), found.records, found.vectors, trajectories))
+            self._file = self._put(Addition(found.rows.tolist(), found.records, vectors, trajectories))
             old.close()
             self._status = self._measure()
         return self._status
@@ -243,7 +254,7 @@ def require_model(stored: ModelInfo, running: ModelInfo, user: str) -> None:
         return
     raise ModelMismatch(
         f"the memory of {user} was made with {_described(stored)}, not with {_described(running)}",
-        hint=f"memoryd reembed {user}",
+        hint=f"memoryd reembed --user {user}",
         user=user,
         stored_name=stored.name,
         stored_dim=stored.dim,

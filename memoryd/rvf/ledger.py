@@ -104,10 +104,10 @@ class Ledger:
             manifest_size=state.segment.size,
         )
 
-    def successor(self) -> Ledger:
+    def successor(self, model: ModelInfo) -> Ledger:
         """Return the ledger of the file that will take the place of this one: same identity, next generation."""
         return Ledger(
-            model=self.model,
+            model=model,
             identity=self.identity,
             generation=self.generation + 1,
             epoch=self.epoch,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from memoryd.files import File, FileSystem
 
+GLOBAL: Final = "_global"  # no user id begins with '_', so no user's folder can be in its place
 LOCK_NAME: Final = "memoryd.lock"  # no user id has a dot, so no user's folder can be in its place
 
 

@@ -158,7 +158,7 @@ def test_another_model_is_refused_and_the_memory_stays_free(make: MakeStore) -> 
     opened.file.commit(BATCHES[0])
     opened.file.close()
 
-    with pytest.raises(ModelMismatch, match="memoryd reembed alice"):
+    with pytest.raises(ModelMismatch, match="memoryd reembed --user alice"):
         make(ModelInfo("another", 8, "00")).open(USER)
 
     make().open(USER).file.close()
@@ -167,7 +167,7 @@ def test_another_model_is_refused_and_the_memory_stays_free(make: MakeStore) -> 
 def test_a_name_that_is_no_user_id_never_becomes_a_path(make: MakeStore) -> None:
     memories = make()
 
-    for name in ("..", "../bob", "/etc", "", "a/b", ".hidden", "ａlice"):
+    for name in ("..", "../bob", "/etc", "", "a/b", ".hidden", "\N{FULLWIDTH LATIN SMALL LETTER A}lice"):
         for use in (memories.open, memories.exists, memories.erase, memories.verify):
             with pytest.raises(InvalidMessage):
                 use(UserId(name))

@@ -53,7 +53,8 @@ def state_of(disk: FaultDisk) -> State:
 
 
 def row_ids(disk: FaultDisk) -> list[int]:
-    return read_rows(disk.open(FILE, writable=False), FILE, state_of(disk))[0].tolist()
+    ids, _ = read_rows(disk.open(FILE, writable=False), FILE, state_of(disk))
+    return [int(row) for row in ids]
 
 
 batches = st.lists(
@@ -251,17 +252,20 @@ def test_a_row_id_that_other_readers_cannot_tell_is_not_given(disk: FaultDisk) -
 
 
 @pytest.mark.parametrize(
-    "other", [ModelInfo("other", 8, MODEL.sha256), ModelInfo(MODEL.name, 9, MODEL.sha256), ModelInfo(MODEL.name, 8, "0")]
+    "other",
+    [ModelInfo("other", 8, MODEL.sha256), ModelInfo(MODEL.name, 9, MODEL.sha256), ModelInfo(MODEL.name, 8, "0")],
 )
 def test_a_file_of_another_model_is_refused_with_the_command_that_mends_it(disk: FaultDisk, other: ModelInfo) -> None:
     memory = opened(disk)
     memory.commit(Batch(entries=entries([1])))
     memory.close()
 
-    with pytest.raises(ModelMismatch, match=r"made with test-model \(8 dimensions, 5f5f5f5f5f5f\), not with") as refused:
+    with pytest.raises(
+        ModelMismatch, match=r"made with test-model \(8 dimensions, 5f5f5f5f5f5f\), not with"
+    ) as refused:
         store(disk, model=other).open(USER)
 
-    assert refused.value.hint == "memoryd reembed alice"
+    assert refused.value.hint == "memoryd reembed --user alice"
     assert refused.value.details["stored_sha256"] == MODEL.sha256
     assert opened(disk).status().records == 1
 

@@ -111,7 +111,7 @@ def test_a_manifest_that_stands_across_the_first_window_is_found(shift: int) -> 
 
 def test_no_manifest_is_damage() -> None:
     for content in (b"", b"SFVR", bytes(1000)):
-        with pytest.raises(Damaged, match="no valid manifest in some/where.rvf at byte 0"):
+        with pytest.raises(Damaged, match=r"no valid manifest in some/where\.rvf at byte 0"):
             find_state(opened(content), PATH)
 
 

@@ -206,7 +206,7 @@ def test_row_ids_that_were_given_before_or_are_beyond_the_next_show(second: dict
 
 @pytest.mark.parametrize("fields", [{"rows": [1], "records": [b"\xc1"]}, {"trajectories": [b"\xc1"]}])
 def test_what_cannot_be_decoded_is_damage(fields: dict[str, object]) -> None:
-    with pytest.raises(Damaged, match="cannot be decoded in alice/memory.rvf at byte 0"):
+    with pytest.raises(Damaged, match=r"cannot be decoded in alice/memory\.rvf at byte 0"):
         history(chain(fields))
 
 

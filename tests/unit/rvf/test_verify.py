@@ -69,7 +69,7 @@ def test_another_model_is_named_with_its_mend() -> None:
     (finding,) = store(sound(), model=other).verify(USER)
 
     assert "was made with test-model" in finding.what
-    assert finding.hint == "memoryd reembed alice"
+    assert finding.hint == "memoryd reembed --user alice"
 
 
 def test_vectors_and_records_that_do_not_agree_are_counted() -> None:
@@ -103,7 +103,15 @@ def test_segments_of_an_older_generation_and_records_nobody_can_read_are_named()
     disk = sound()
     file = disk.open(FILE, writable=True)
     state = find_state(file, FILE)
-    old = {"number": 0, "previous": 0, "model": MODEL, "applied_seq": 0, "next_row": 1, "dropped": [], "trajectories": []}
+    old = {
+        "number": 0,
+        "previous": 0,
+        "model": MODEL,
+        "applied_seq": 0,
+        "next_row": 1,
+        "dropped": [],
+        "trajectories": [],
+    }
     bodies = [
         Body(generation=1, rows=[], records=[], **old),  # type: ignore[arg-type]
         # Its id can be read, and nothing else.

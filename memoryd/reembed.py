@@ -1,0 +1,94 @@
+"""Give memories new vectors when the model has changed: offline, file by file, each replaced only when it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memoryd.clock import SystemClock
+from memoryd.embedding.onnx import OnnxEmbedder
+from memoryd.files import RealFiles
+from memoryd.protocol.errors import ModelMismatch, NotFound
+from memoryd.protocol.ids import UserId, user_id
+from memoryd.protocol.interfaces import ModelInfo
+from memoryd.rvf.file import RvfMemoryFile
+from memoryd.rvf.store import RvfMemoryStore
+from memoryd.stores.datadir import GLOBAL, DataDir
+from memoryd.vectors.index import VectorIndex
+
+if TYPE_CHECKING:
+    from memoryd.config import Config
+    from memoryd.protocol.interfaces import Embedder, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Reembedded:
+    """One user's memory has its new vectors; `records` is 0 when it had the right ones already."""
+
+    user: str
+    records: int
+
+
+def run(root: Path, config: Config, user: str | None = None, embedder: Embedder | None = None) -> Iterator[Reembedded]:
+    """Re-embed one user or all, and what is published for everybody; yield each as it is done.
+
+    Raises Locked while a daemon serves `root`, NotFound for an unknown user, or another StorageFault.
+    """
+    files = RealFiles()
+    data = DataDir.take(root, files)
+    try:
+        threads = config.embedding.threads or 2
+        encoder = embedder or OnnxEmbedder.open(config.embedding.model, threads=1)
+        with ThreadPoolExecutor(threads) as pool:
+            for folder in (root, root / GLOBAL) if user is None else (root,):
+                store = _store(folder, encoder.model)
+                users = list(store.users()) if user is None else [_known(store, user)]
+                for each in users:
+                    yield Reembedded(each, _reembed(folder, each, encoder, pool))
+    finally:
+        data.release()
+
+
+def _reembed(folder: Path, user: UserId, encoder: Embedder, pool: ThreadPoolExecutor) -> int:
+    try:
+        _store(folder, encoder.model).open(user).file.close()
+    except ModelMismatch as mismatch:
+        old = ModelInfo(
+            name=str(mismatch.details["stored_name"]),
+            dim=int(mismatch.details["stored_dim"] or 0),
+            sha256=str(mismatch.details["stored_sha256"]),
+        )
+    else:
+        return 0
+    store = _store(folder, old)
+    file = store.open(user).file
+    if not isinstance(file, RvfMemoryFile):
+        raise TypeError(f"not a file that can be re-embedded: {type(file).__name__}")
+
+    def embed(records: Sequence[bytes]) -> Vectors:
+        vectors = np.empty((len(records), encoder.model.dim), np.float32)
+        texts = [store.decode(record).text for record in records]
+        for row, found in enumerate(pool.map(lambda text: encoder.embed([text]), texts)):
+            vectors[row] = found.vectors[0]
+        return vectors
+
+    try:
+        return file.reembed(encoder.model, embed).records
+    finally:
+        file.close()
+
+
+def _known(store: RvfMemoryStore, name: str) -> UserId:
+    user = user_id(name)
+    if not store.exists(user):
+        raise NotFound("this user has no memory", field="user", hint="see the folders of the data directory")
+    return user
+
+
+def _store(folder: Path, model: ModelInfo) -> RvfMemoryStore:
+    return RvfMemoryStore(folder, model, RealFiles(), SystemClock(), VectorIndex)

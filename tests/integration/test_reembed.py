@@ -1,0 +1,105 @@
+"""Another model: the memory refuses to open, and the command that the error names gives it new vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memoryd import reembed
+from memoryd.clock import SystemClock
+from memoryd.config import Config
+from memoryd.embedding.hashing import HashingEmbedder
+from memoryd.files import RealFiles
+from memoryd.protocol.errors import Locked, ModelMismatch, NotFound
+from memoryd.protocol.ids import RecordId, Seq, UserId, new_ulid
+from memoryd.protocol.interfaces import Batch, Entry
+from memoryd.protocol.records import ANY, MemoryKind, MemoryRecord, MemorySource
+from memoryd.rvf.store import RvfMemoryStore
+from memoryd.stores.datadir import DataDir
+from memoryd.vectors.index import VectorIndex
+
+USER = UserId("u1")
+TEXTS = ["a mutex around the counter", "the build misses a header", "the release notes are stale"]
+
+
+def store_of(root: Path, embedder: HashingEmbedder) -> RvfMemoryStore:
+    return RvfMemoryStore(root, embedder.model, RealFiles(), SystemClock(), VectorIndex)
+
+
+def filled(root: Path, embedder: HashingEmbedder) -> list[MemoryRecord]:
+    now = SystemClock().now()
+    records = [
+        MemoryRecord(
+            id=RecordId(new_ulid(now)), text=text, kind=MemoryKind.FINDING, source=MemorySource.WORKER_RESULT, timestamp=now
+        )
+        for text in TEXTS
+    ]
+    opened = store_of(root, embedder).open(USER)
+    vectors = embedder.embed(TEXTS).vectors
+    entries = [Entry(record, vectors[row]) for row, record in enumerate(records)]
+    opened.file.commit(Batch(entries=entries, applied_seq=Seq(7)))
+    opened.file.commit(Batch(deleted=[records[1].id], applied_seq=Seq(9)))
+    opened.file.close()
+    return records
+
+
+def test_a_memory_of_another_model_names_the_command_that_converts_it(tmp_path: Path) -> None:
+    filled(tmp_path, HashingEmbedder(32))
+
+    with pytest.raises(ModelMismatch) as refused:
+        store_of(tmp_path, HashingEmbedder(64)).open(USER)
+
+    assert refused.value.hint == "memoryd reembed --user u1"
+
+
+def test_reembedding_keeps_records_and_cursor_and_makes_the_new_models_vectors(tmp_path: Path) -> None:
+    records = filled(tmp_path, HashingEmbedder(32))
+    new = HashingEmbedder(64)
+
+    assert list(reembed.run(tmp_path, Config(), embedder=new)) == [reembed.Reembedded("u1", 2)]
+
+    opened = store_of(tmp_path, new).open(USER)
+    contents = opened.file.load()
+    assert opened.applied_seq == 9
+    assert opened.index.select(ANY) == [records[0].id, records[2].id]
+    assert np.array_equal(contents.vectors, new.embed([TEXTS[0], TEXTS[2]]).vectors)
+    opened.file.close()
+    assert store_of(tmp_path, new).verify(USER) == []
+
+
+def test_a_memory_that_has_the_right_vectors_is_left_alone(tmp_path: Path) -> None:
+    embedder = HashingEmbedder(32)
+    filled(tmp_path, embedder)
+    before = (tmp_path / USER / "memory.rvf").read_bytes()
+
+    assert list(reembed.run(tmp_path, Config(), user="u1", embedder=embedder)) == [reembed.Reembedded("u1", 0)]
+
+    assert (tmp_path / USER / "memory.rvf").read_bytes() == before
+
+
+def test_a_failure_of_the_new_model_leaves_the_memory_as_it_was(tmp_path: Path) -> None:
+    filled(tmp_path, HashingEmbedder(32))
+    before = (tmp_path / USER / "memory.rvf").read_bytes()
+
+    class Failing(HashingEmbedder):
+        def embed(self, texts: object) -> object:
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        list(reembed.run(tmp_path, Config(), embedder=Failing(64)))
+
+    assert (tmp_path / USER / "memory.rvf").read_bytes() == before
+    store_of(tmp_path, HashingEmbedder(32)).open(USER).file.close()
+
+
+def test_it_refuses_while_a_daemon_serves_the_directory_and_for_an_unknown_user(tmp_path: Path) -> None:
+    filled(tmp_path, HashingEmbedder(32))
+    with pytest.raises(NotFound):
+        list(reembed.run(tmp_path, Config(), user="nobody", embedder=HashingEmbedder(32)))
+    data = DataDir.take(tmp_path, RealFiles())
+
+    with pytest.raises(Locked):
+        list(reembed.run(tmp_path, Config(), embedder=HashingEmbedder(64)))
+    data.release()
