@@ -22,7 +22,7 @@ from memoryd.rvf.records import encode_record, encode_trajectory
 from memoryd.rvf.snapshot import read_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from memoryd.files import File, FileSystem
