@@ -44,7 +44,7 @@ class Application:
     def __init__(self, make: Factories, park: Park, rng: random.Random, on_exit: Callable[[Slot, Exit], None]) -> None:
         self.places = Places(park)
         self._rng = rng
-        session: Sequence[Child] = (
+        self._session_children: Sequence[Child] = (
             Child("memories", make.memories, stop_within_s=15.0),
             Child("memory_relay", make.memory_relay),
         )
@@ -53,7 +53,7 @@ class Application:
             Child("event_relay", make.event_relay),
             Child("embedder", make.embedder),
             Child("knowledge", make.knowledge),
-            Child("session", lambda: self._session(session), stop_within_s=20.0),
+            Child("session", self._session, stop_within_s=20.0),
         ]
         if make.gateway is not None:
             children.append(Child("gateway", make.gateway, stop_within_s=5.0))  # last up, first down
@@ -64,7 +64,7 @@ class Application:
         return self.places.ref(f"{ROOT}/{name}")
 
     def _application(self, children: Sequence[Child]) -> Supervisor:
-        return Supervisor(
+        root = Supervisor(
             self.root.ref,
             children,
             self.places,
@@ -72,11 +72,13 @@ class Application:
             budget=APPLICATION_BUDGET,
             rng=self._rng,
         )
+        self._session()  # gives its children their places: a backlog is on its way to them before the session starts
+        return root
 
-    def _session(self, children: Sequence[Child]) -> Supervisor:
+    def _session(self) -> Supervisor:
         return Supervisor(
             self.ref("session"),
-            children,
+            self._session_children,
             self.places,
             strategy="one_for_one",
             budget=SESSION_BUDGET,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memoryd.actors.mailbox import Deadline, Envelope
-from memoryd.protocol.errors import ActorFailed, MemorydError, StorageFault
+from memoryd.protocol.errors import ActorFailed, DiskFull, MemorydError, StorageFault
 
 if TYPE_CHECKING:
     from memoryd.actors.mailbox import Mailbox
@@ -123,7 +123,12 @@ def refuse(envelope: Envelope, error: MemorydError) -> None:
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Whether an actor must not go on after this: a refusal is an answer, a fault of the disk or the code is not."""
+    """Whether an actor must not go on after this: a refusal is an answer, a fault of the disk or the code is not.
+
+    A full disk refuses writers, and whoever holds a file has seen to it.
+    """
+    if isinstance(error, DiskFull):
+        return False
     return isinstance(error, StorageFault) or not isinstance(error, MemorydError)
 
 

@@ -135,6 +135,7 @@ class EmbedderActor(Actor):
                     await self._run([text])
             elif not texts[0].answer.done():
                 texts[0].answer.set_exception(as_error(error))
+                texts[0].answer.exception()  # who asked may be gone, and asyncio would print what it says
             return
         metrics.EMBEDS.observe(time.perf_counter() - began)
         metrics.EMBEDDED.inc(len(texts))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from memoryd.protocol.errors import InvalidMessage, ModelMismatch
+from memoryd.protocol.errors import InvalidMessage
 
 if TYPE_CHECKING:
     from memoryd.protocol.interfaces import ModelInfo, Vectors
@@ -18,11 +18,11 @@ UNIT_TOLERANCE: Final = 1e-3
 def checked_vectors(message: Import, model: ModelInfo) -> Vectors:
     """Return the vectors of an import, float32 [n, dim], rows of unit length.
 
-    Raises ModelMismatch when another model made them, InvalidMessage for a wrong length, NaN, infinity or a row that is
-    not of unit length.
+    Raises InvalidMessage when another model made them, and for a wrong length, NaN, infinity or a row that is not of
+    unit length.
     """
     if message.model_sha256 != model.sha256:
-        raise ModelMismatch(
+        raise InvalidMessage(
             "the vectors were made by another model",
             field="model_sha256",
             hint="import the texts without vectors, or run memoryd reembed",

@@ -1,13 +1,19 @@
 """The KnowledgeActor: memories that users chose to publish for everybody.
 
-It fails alone: while it does, a recall answers from the user's own memory and says so.
+It fails alone: while its file cannot be used, a recall answers from the user's own memory and says so, and the file is
+opened anew from time to time.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from memoryd.actors.actor import Actor
+from memoryd.actors.context import DETACHED, refuse
+from memoryd.protocol.errors import StorageFault
 from memoryd.protocol.ids import RecordId, UserId
 from memoryd.protocol.messages import Ask, Done
 from memoryd.protocol.records import MemoryFilter, MemoryRecord, RetrievedMemory
@@ -19,7 +25,10 @@ if TYPE_CHECKING:
     from memoryd.actors.pools import Pools
     from memoryd.protocol.interfaces import GlobalStore, Vectors
 
+log = structlog.get_logger("memoryd.knowledge")
+
 STRONG: Final = 0.5  # a cosine from here on stands for the same subject
+REOPEN_S: Final = 5.0
 WITHIN_S: Final = 30.0
 
 
@@ -47,20 +56,55 @@ class RemoveGlobal(Ask[Done], frozen=True, kw_only=True):
     ids: tuple[RecordId, ...] | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Reopen:
+    """Control message: try again to open the store."""
+
+
 class KnowledgeActor(Actor):
     """Owns the global store."""
 
     def __init__(self, store: GlobalStore, pools: Pools) -> None:
         self._store = store
         self._pools = pools
+        self._fault: StorageFault | None = None  # why the store is closed
 
     async def started(self, ctx: Context) -> None:
-        await self._pools.disk(self._store.open)
+        await self._open(ctx)
 
     async def closed(self) -> None:
         await self._pools.disk(self._store.close)
 
     async def handle(self, message: object, ctx: Context) -> object:
+        """Answer; a fault of the disk is an answer here, and the end of the open file, but not of this actor."""
+        if isinstance(message, _Reopen):
+            await self._open(ctx)
+            return None
+        try:
+            if self._fault is not None:
+                raise self._fault
+            return await self._answer(message)
+        except StorageFault as error:
+            if self._fault is None:
+                await self._failed(error, ctx)
+            if ctx.current is not None:
+                refuse(ctx.current, error)
+            return DETACHED
+
+    async def _open(self, ctx: Context) -> None:
+        try:
+            await self._pools.disk(self._store.open)
+            self._fault = None
+        except StorageFault as error:
+            await self._failed(error, ctx)
+
+    async def _failed(self, error: StorageFault, ctx: Context) -> None:
+        log.error("global_store_failed", error=f"{type(error).__name__}: {error.message}")
+        self._fault = error
+        await self._pools.disk(self._store.close)
+        ctx.after(REOPEN_S, _Reopen())
+
+    async def _answer(self, message: object) -> object:
         match message:
             case QueryGlobal(vector=vector, top_k=k, filter=where, asked_by=user):
                 return tuple(self._store.query(vector, k=k, where=where, asked_by=user))

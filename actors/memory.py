@@ -410,6 +410,7 @@ class MemoryAgent(Actor):
 
     async def _forget(self, message: m.Forget) -> m.Forgotten:
         """Hide at once, delete durably, rewrite the file without the bytes, and erase the events they came from."""
+        self._write.refuse_when_full()
         if message.everything:
             return await self._forget_everything()
         if message.ids:

@@ -130,7 +130,7 @@ class Supervisor(Actor):
         while failed is not None:
             failed.restarts += 1
             if not self._crashes.bears_one_more():
-                raise Escalated(f"{failed.path} failed too often ({self._crashes.recent} times lately)")
+                raise Escalated(f"{failed.path} failed too often ({self._crashes.recent} times lately)") from failed.last_cause
             await asyncio.sleep(back_off_s(self._crashes.recent, self._rng))
             position = self._slots.index(failed)
             if self._strategy == "rest_for_one":

@@ -126,7 +126,7 @@ def from_body(body: dict[str, Any], into: type[S]) -> S:
         what, _, where = str(error).partition(" - at `$")
         if what.startswith("Object contains unknown field"):
             name = what.partition("`")[2].rstrip("`")
-            path = f"{where.rstrip('`').lstrip('.')}.{name}".lstrip(".")
+            path = f"{where.rstrip('`').lstrip('.')}.{name}".lstrip(".") or "body"
             raise Unsupported("unknown field", field=path, hint="remove it, or use a newer daemon") from None
         if what.startswith("Object missing required field"):
             where = f"{where.rstrip('`')}.{what.partition('`')[2].rstrip('`')}"

@@ -113,8 +113,8 @@ class EventRelay(Actor):
             case ReadLogStatus():
                 return await self._pools.log_read(self._store.status)
             case _Truncate():
+                ctx.after(RETENTION_EVERY_S, _Truncate())  # first, since a full disk refuses the rest
                 await self._pools.log_write(self._store.truncate, self._clock.now() - self._retain)
-                ctx.after(RETENTION_EVERY_S, _Truncate())
         return None
 
     async def _append(self, user: UserId, events: tuple[Event, ...]) -> tuple[Appended, ...]:

@@ -37,6 +37,7 @@ log = structlog.get_logger("memoryd.gateway")
 
 HELLO_WITHIN_S: Final = 2.0
 REQUESTS_IN_FLIGHT: Final = 64
+STREAMS: Final = 64
 BYTES_IN_FLIGHT: Final = 8 << 20
 CONNECTIONS: Final = 256
 READ_BYTES: Final = 1 << 16
@@ -58,9 +59,15 @@ class _Connection:
     writer: asyncio.StreamWriter
     grant: Grant
     requests: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    streams: int = 0  # of the requests, those without an end: they keep nobody waiting
     bytes_in_flight: int = 0
     room: asyncio.Event = field(default_factory=asyncio.Event)
     sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may be under way."""
+        return len(self.requests) - self.streams < REQUESTS_IN_FLIGHT and self.bytes_in_flight < BYTES_IN_FLIGHT
 
     async def send(self, kind: str, correlation: int, body: dict[str, Any]) -> None:
         frame = wire.encode_frame(kind, correlation, 0, body)
@@ -172,13 +179,20 @@ class Gateway(Actor):
             return
         if frame.correlation in connection.requests:
             raise BadFrame("correlation in use", field="correlation", hint="count upwards")
-        while len(connection.requests) >= REQUESTS_IN_FLIGHT or connection.bytes_in_flight >= BYTES_IN_FLIGHT:
+        is_stream = frame.kind == "subscribe"
+        if is_stream and connection.streams >= STREAMS:
+            many = Overloaded("too many subscriptions", hint="use another connection, or cancel one")
+            await connection.send("error", frame.correlation, wire.error_body(many))
+            return
+        while not is_stream and not connection.has_room:
             connection.room.clear()
             await connection.room.wait()
+        connection.streams += is_stream
         connection.bytes_in_flight += frame.size
 
         def done(_: asyncio.Task[None]) -> None:
             connection.requests.pop(frame.correlation, None)
+            connection.streams -= is_stream
             connection.bytes_in_flight -= frame.size
             connection.room.set()
 
@@ -194,6 +208,8 @@ class Gateway(Actor):
                 return
             deadline = Deadline.after(min(frame.deadline_ms / 1000 or self._within_s, LONGEST_S))
             reply = await self._desk.answer(connection.grant.user(named), message, deadline)
+            if isinstance(reply, m.Tree):
+                reply = _as_granted(reply, connection.grant)
             await connection.send("ok", frame.correlation, wire.to_body(reply))
         except asyncio.CancelledError:
             raise
@@ -212,6 +228,15 @@ class Gateway(Actor):
         async for events in self._desk.subscribe(connection.grant, user, message):
             for event in events:
                 await connection.send("event", frame.correlation, wire.to_body(event))
+
+
+def _as_granted(tree: m.Tree, grant: Grant) -> m.Tree:
+    """Leave out the agents of users that the grant does not name."""
+    if grant.users is None:
+        return tree
+    hidden = (each for each in tree.actors if each.path.startswith("user/") and each.path[5:] not in grant.users)
+    paths = {each.path for each in hidden}
+    return m.Tree(actors=tuple(each for each in tree.actors if each.path not in paths))
 
 
 async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[wire.Frame]:

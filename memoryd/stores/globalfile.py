@@ -35,6 +35,7 @@ class GlobalFile:
     def open(self) -> None:
         """Open the file. Raises StorageFault."""
         self._opened = self._store.open(NAME)
+        self._published.clear()
         index = self._opened.index
         for each in index.select(ANY):
             found = index.get(each)

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
     Scores = NDArray[np.float32]  # [m], descending
     Rows = NDArray[np.int64]  # [m]
+    Mask = NDArray[np.bool_]  # [n]
 
 # Rows of a subset are gathered this many at a time: 6 MB at 384 dimensions, so that a large subset costs no large copy.
 _GATHER: Final = 4096
+
+# So many hidden rows are found and thrown away again; above, it costs less to look at the others only.
+_MAX_HIDDEN: Final = 500
 
 
 def nearest(query: Vectors, vectors: Vectors, k: int) -> tuple[Scores, Rows]:
@@ -48,6 +52,16 @@ def nearest_of(query: Vectors, vectors: Vectors, subset: Rows, k: int) -> tuple[
         return nearest(query, vectors[:0], k)
     scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return best(scores, rows, k)
+
+
+def nearest_alive(query: Vectors, vectors: Vectors, alive: Mask, k: int) -> tuple[Scores, Rows]:
+    """Return the `k` best of the rows that `alive`, bool [n], marks; otherwise as `nearest`."""
+    hidden = len(alive) - int(np.count_nonzero(alive))
+    if hidden > _MAX_HIDDEN:
+        return nearest_of(query, vectors, np.flatnonzero(alive), k)
+    scores, rows = nearest(query, vectors, k + hidden)
+    keep = alive[rows]
+    return scores[keep][:k], rows[keep][:k]
 
 
 def best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:

@@ -2,7 +2,7 @@
 
 A graph may not be searched while it is added to, so it never is: sealing builds a new one, or extends a copy, and puts
 it in place by one assignment. Rows behind the sealed ones are the tail, always searched exactly. The graph answers only
-where it is as good as the exact search: without a filter, and while few of its rows are hidden.
+where it is as good as the exact search: without a filter, for not too many rows, and unless hidden rows crowd it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 
 from memoryd.protocol.interfaces import Hit, Hits
 from memoryd.protocol.records import ANY
-from memoryd.vectors.exact import best, nearest, nearest_of
-from memoryd.vectors.graph import Graph
+from memoryd.vectors.exact import best, nearest_alive, nearest_of
+from memoryd.vectors.graph import MOST_WANTED, Graph
 from memoryd.vectors.table import HIDDEN, Table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import Contents, Vectors
     from memoryd.protocol.records import MemoryFilter
-    from memoryd.vectors.exact import Rows, Scores
+    from memoryd.vectors.exact import Mask, Rows, Scores
 
 # The graph answers sooner from about 5,000 rows on (0.26 ms against 0.34; `python -m benchmarks.index`). It also doubles
 # the memory of a user and takes seconds to build, which is not worth it while the exact scan needs about a millisecond.
@@ -33,9 +33,6 @@ HNSW_ABOVE: Final = 20_000
 # A tail is sealed when it is longer than this many rows and this share of the sealed ones.
 _TAIL_ROWS: Final = 2_000
 _TAIL_SHARE: Final = 0.1
-
-# Hidden rows are found and thrown away again. Above so many the detour costs more than looking at the others only.
-_MAX_HIDDEN: Final = 500
 
 
 class VectorIndex:
@@ -111,33 +108,31 @@ class View:
 
     def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:
         query = np.ascontiguousarray(vector, np.float32)
-        if where != ANY:
-            return self._among(np.flatnonzero(self._table.passing(where, self._rows)), query, k)
-        alive = self._table.alive(self._rows)
-        hidden = self._rows - int(np.count_nonzero(alive))
-        if hidden > _MAX_HIDDEN:
-            return self._among(np.flatnonzero(alive), query, k)
-        found, path = self._everywhere(query, k + hidden)
-        scores, rows = found
-        keep = alive[rows]
-        return self._hits(scores[keep][:k], rows[keep][:k], path)
-
-    def _among(self, subset: Rows, query: Vectors, k: int) -> Hits:
-        return self._hits(*nearest_of(query, self._table.vectors, subset, k), "exact")
-
-    def _everywhere(self, query: Vectors, k: int) -> tuple[tuple[Scores, Rows], str]:
-        """Return the `k` best of all rows, hidden ones included, and the path they were found by."""
         vectors = self._table.vectors[: self._rows]
-        if self._graph is None:
-            return nearest(query, vectors, k), "exact"
-        sealed = self._graph.nearest(query, k)
-        scores, rows = nearest(query, vectors[self._graph.rows :], k)
-        both = np.concatenate((sealed[0], scores)), np.concatenate((sealed[1], rows + self._graph.rows))
-        return best(*both, k), "hnsw"
+        if where != ANY:
+            passing = np.flatnonzero(self._table.passing(where, self._rows))
+            return self._hits(nearest_of(query, vectors, passing, k), "exact")
+        alive = self._table.alive(self._rows)
+        if self._graph is not None and (found := _by_graph(self._graph, query, vectors, alive, k)):
+            return self._hits(found, "hnsw")
+        return self._hits(nearest_alive(query, vectors, alive, k), "exact")
 
-    def _hits(self, scores: Scores, rows: Rows, path: str) -> Hits:
+    def _hits(self, found: tuple[Scores, Rows], path: str) -> Hits:
         """Return hits with cosines; a row that was hidden since it was found is left out."""
+        scores, rows = found
         records = self._table.records
         cosines = np.clip(scores, -1.0, 1.0).tolist()
         hits = ((records[row], score) for row, score in zip(rows.tolist(), cosines, strict=True))
         return Hits([Hit(record, score) for record, score in hits if record != HIDDEN], path)
+
+
+def _by_graph(graph: Graph, query: Vectors, vectors: Vectors, alive: Mask, k: int) -> tuple[Scores, Rows] | None:
+    """Return the `k` best by graph and exact tail; None when hidden rows take so much room that too few are left."""
+    hidden = len(alive) - int(np.count_nonzero(alive))
+    scores, rows = graph.nearest(query, min(k + hidden, MOST_WANTED))
+    keep = alive[rows]
+    if np.count_nonzero(keep) < k:
+        return None
+    tail_scores, tail_rows = nearest_alive(query, vectors[graph.rows :], alive[graph.rows :], k)
+    both = np.concatenate((scores[keep], tail_scores)), np.concatenate((rows[keep], tail_rows + graph.rows))
+    return best(*both, k)

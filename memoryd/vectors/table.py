@@ -115,17 +115,22 @@ class Table:
 
     def _enter(self, records: Sequence[bytes], decoded: Sequence[_Columns]) -> None:
         """Fill the columns of rows whose vectors stand in place already, then let readers see them."""
-        for row, (record, it) in enumerate(zip(records, decoded, strict=True), self.rows):
-            session = self._sessions.setdefault(it.session_id, len(self._sessions))
-            self.columns[row] = (_microseconds(it.timestamp), session, _KINDS[it.kind], _SOURCES[it.source], True)
-            self.records.append(record)
-            self.ids.append(it.id)
-            self._text_bytes += len(record)
-            earlier = self.row_of.get(it.id)
+        first, behind = self.rows, self.rows + len(records)
+        columns = self.columns[first:behind]
+        columns["time_us"] = [_microseconds(one.timestamp) for one in decoded]
+        columns["session"] = [self._sessions.setdefault(one.session_id, len(self._sessions)) for one in decoded]
+        columns["kind"] = [_KINDS[one.kind] for one in decoded]
+        columns["source"] = [_SOURCES[one.source] for one in decoded]
+        columns["is_alive"] = True
+        self.records += records
+        self.ids += [one.id for one in decoded]
+        self._text_bytes += sum(map(len, records))
+        for row in range(first, behind):
+            earlier = self.row_of.get(self.ids[row])
             if earlier is not None:
                 self._hide(earlier)
-            self.row_of[it.id] = row
-        self.rows += len(records)
+            self.row_of[self.ids[row]] = row
+        self.rows = behind
 
     def _hide(self, row: int) -> None:
         self.columns["is_alive"][row] = False

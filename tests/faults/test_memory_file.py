@@ -201,13 +201,17 @@ def test_a_read_only_disk_is_said_to_be_one() -> None:
     assert refused.value.hint == "mount the file system for writing"
 
 
+SMALL = BATCHES[:4]
+LAST, BEFORE_LAST = STATES[len(SMALL)], STATES[len(SMALL) - 1]
+
+
 @cache
 def small_file() -> tuple[bytes, tuple[int, ...]]:
     """Return a file of a few commits, and how long it was after each of them."""
     disk = FaultDisk()
     disk.put(ROOT)
     memory = store(disk).open(USER).file
-    statuses: list[FileStatus] = [memory.commit(batch) for batch in BATCHES[:5]]
+    statuses: list[FileStatus] = [memory.commit(batch) for batch in SMALL]
     memory.close()
     return disk.content(FILE), tuple(status.file_bytes for status in statuses)
 
@@ -244,7 +248,7 @@ def test_what_stands_behind_the_last_commit_is_cut_and_counted(junk: bytes) -> N
     opened = store(disk).open(USER)
 
     assert finding.offset == len(content)
-    assert Expected.of(opened.file.load()) == STATES[5]
+    assert Expected.of(opened.file.load()) == LAST
     assert opened.file.status().torn_bytes_cut == len(junk)
     assert disk.content(FILE) == content
 
@@ -268,13 +272,13 @@ def fate(content: bytes) -> str:
         return "reported"
     found = Expected.of(opened.file.load())
     if opened.file.status().torn_bytes_cut:
-        assert found == STATES[4]
+        assert found == BEFORE_LAST
         return "torn"
-    assert found == STATES[5]
+    assert found == LAST
     return "sound"
 
 
-@pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
+@pytest.mark.parametrize("flip", [0x01, 0xFF])
 def test_a_changed_byte_is_reported_cut_as_torn_or_harmless(flip: int) -> None:
     """The newest manifest cannot be told from a torn write: it is cut, counted, and the commit before it holds."""
     content, _ = small_file()

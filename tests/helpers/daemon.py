@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -57,8 +58,9 @@ class PoisonedEmbedder(HashingEmbedder):
 
     def embed(self, texts: Iterable[str]) -> Embeddings:
         texts = list(texts)
-        if self.is_poisoned and any(self.word in text for text in texts):
-            raise ValueError("this text cannot be embedded")
+        for text in texts:
+            if self.is_poisoned and self.word in text:
+                raise ValueError(f"cannot embed {text!r}")  # as foreign code does, it quotes
         return super().embed(texts)
 
 
@@ -81,6 +83,21 @@ class House:
     async def raw(self) -> Raw:
         """Return a connection to the socket without any manners."""
         return Raw(*await asyncio.open_unix_connection(str(self.daemon.socket)))
+
+    async def raw_as(self, uid: int) -> Raw:
+        """Return a connection that another system user opened; only root can make one."""
+        self.daemon.socket.chmod(0o666)
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        os.seteuid(uid)  # what the kernel notes of a peer is who it is while it connects
+        try:
+            client.connect(str(self.daemon.socket))
+        except OSError:
+            client.close()
+            raise
+        finally:
+            os.seteuid(0)
+        client.setblocking(False)  # noqa: FBT003 - its name says it
+        return Raw(*await asyncio.open_unix_connection(sock=client))
 
     def slot(self, name: str) -> Slot:
         """Return the place of a permanent actor, by the end of its path."""
@@ -171,10 +188,10 @@ class Raw:
             await self.writer.wait_closed()
 
 
-def config_of(root: Path, socket: Path, **sections: dict[str, object]) -> Config:
+def config_of(root: Path, socket_path: Path, **sections: dict[str, object]) -> Config:
     """Return the configuration of a test: commits come soon, one thread embeds."""
     tree: dict[str, dict[str, object]] = {
-        "server": {"data_dir": str(root), "socket": str(socket)},
+        "server": {"data_dir": str(root), "socket": str(socket_path)},
         "embedding": {"threads": 1},
         "memory": {"commit_after_s": 0.02},
     }
@@ -238,19 +255,20 @@ class _Left:
         return cls(
             frozenset(asyncio.all_tasks()),
             # The loop's own pool keeps its threads until the loop is closed.
-            frozenset(name for name in threads if not name.startswith("asyncio_")),
+            frozenset(name for name in threads if not name.startswith(("asyncio_", "uvloop_"))),
             frozenset(_descriptors()),
         )
 
     async def nothing_else_is_left(self) -> None:
         """Fail unless all is as before; what the loop closes in its next turns is waited for."""
-        for _ in range(400):
+        for turn in range(1_000):
             after = _Left.now()
             left = (after.tasks - self.tasks, after.threads - self.threads, after.descriptors - self.descriptors)
             if not any(left):
                 return
-            gc.collect()
-            await asyncio.sleep(0.005)
+            if turn % 100 == 10:
+                gc.collect()  # what waits in a cycle for its finaliser
+            await asyncio.sleep(0.002)
         raise AssertionError(f"the daemon left behind: {left}")
 
 
@@ -258,7 +276,8 @@ def _descriptors() -> Iterable[str]:
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{name}")
-            if not target.startswith("/proc"):
+            # libuv keeps one spare descriptor for each loop that listens.
+            if not target.startswith(("/proc", "/dev/null")):
                 yield f"{name} -> {target}"
 
 

@@ -11,6 +11,7 @@ from memoryd.files import Missing, NameTaken, RealFiles, is_running, process_id,
 from memoryd.protocol.errors import DiskFull, ReadOnly, StorageFault
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FILES = RealFiles()
@@ -131,7 +132,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path, temporary = tmp_path / "a", tmp_path / "a.tmp"
     path.write_bytes(b"old")
 
-    def parts():  # type: ignore[no-untyped-def]
+    def parts() -> Iterator[bytes]:
         yield b"ne"
         raise RuntimeError("no more")
 
