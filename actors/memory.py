@@ -27,7 +27,7 @@ from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
 from memoryd.protocol.ids import EventId, RecordId, Seq, TrajectoryId, UserId, new_ulid
 from memoryd.protocol.interfaces import Entry
-from memoryd.protocol.internal import Applied, CommitUpTo, Embed, EraseEvents, Ingest, MappedEvent, Resume
+from memoryd.protocol.internal import Applied, Committed, CommitUpTo, Embed, EraseEvents, Ingest, MappedEvent, Resume
 from memoryd.protocol.records import ANY, Draft, MemoryFilter, MemoryRecord, RetrievedMemory, Step, Trajectory
 
 if TYPE_CHECKING:
@@ -229,7 +229,9 @@ class MemoryAgent(Actor):
             return  # an incarnation before this one had the events in between; they come again
         items = tuple(item for item in message.items if item.seq > self._received)
         if not items:
+            # Everything was there before; who begins anew must learn how much of it is committed.
             self._relay.poke(Applied(user=self._user, seq=message.items[-1].seq))
+            self._relay.poke(Committed(user=self._user, seq=self._write.committed_seq))
             return
         self._received = items[-1].seq
         drafts = tuple(

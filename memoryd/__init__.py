@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from memoryd.client import Memory, connect
+    from memoryd.client import Memory
     from memoryd.protocol.errors import MemorydError
     from memoryd.protocol.events import Event, Receipt, StoredEvent
     from memoryd.protocol.messages import Recalled, Status
@@ -64,8 +64,18 @@ _HOMES = {
     "Status": "memoryd.protocol.messages",
     "StoredEvent": "memoryd.protocol.events",
     "Trajectory": "memoryd.protocol.records",
-    "connect": "memoryd.client",
 }
+
+
+def connect(socket: str | Path | None = None, *, token: str | None = None) -> Memory:
+    """Return a client of the daemon at `socket`; without one, the default of this machine and user.
+
+    `token` is taken from MEMORYD_TOKEN when it is not given. Use it with `async with`, which raises Unreachable when no
+    daemon listens.
+    """
+    from memoryd import client
+
+    return client.connect(socket, token=token)
 
 
 def open(data_dir: str | Path | None = None) -> Memory:  # noqa: A001 - the name says what it does
