@@ -31,8 +31,9 @@ DETACHED = Detached()
 class Context:
     """One incarnation's tasks and timers, and the message that is being handled."""
 
-    def __init__(self, mailbox: Mailbox, path: str) -> None:
+    def __init__(self, mailbox: Mailbox, path: str, incarnation: int = 1) -> None:
         self.path = path
+        self.incarnation = incarnation  # counts the lives of this place from 1
         self.current: Envelope | None = None
         self._mailbox = mailbox
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,12 +55,13 @@ class Context:
         if envelope is None:
             answer.close()
             raise RuntimeError("no message is being handled")
-        self._run(self._answer(envelope, answer))
+        task = self._run(self._answer(envelope, answer), answer)
+        task.add_done_callback(lambda _: refuse(envelope, ActorFailed("stopped before the answer was ready")))
         return DETACHED
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         """Run `work` beside the mailbox; what it raises ends this incarnation."""
-        self._run(self._guard(work))
+        self._run(self._guard(work), work)
 
     def after(self, seconds: float, message: object) -> asyncio.TimerHandle:
         """Send `message` to this actor's control lane later, unless the incarnation ends first."""
@@ -87,10 +89,18 @@ class Context:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _run(self, work: Coroutine[object, object, None]) -> None:
+    def _run(
+        self, work: Coroutine[object, object, None], inner: Coroutine[object, object, object]
+    ) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=self.path)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def done(_: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            inner.close()  # a task that is cancelled before its first step never began it
+
+        task.add_done_callback(done)
+        return task
 
     async def _guard(self, work: Coroutine[object, object, None]) -> None:
         try:
@@ -101,9 +111,6 @@ class Context:
     async def _answer(self, envelope: Envelope, answer: Coroutine[object, object, object]) -> None:
         try:
             reply(envelope, await answer)
-        except asyncio.CancelledError:
-            refuse(envelope, ActorFailed("stopped before the answer was ready"))
-            raise
         except Exception as error:  # noqa: BLE001 - the kit is where a failure becomes a value
             refuse(envelope, as_error(error))
             if is_fatal(error):

@@ -157,8 +157,8 @@ class MemorySupervisor(Actor):
 
     async def started(self, ctx: Context) -> None:
         for user, slot in self._residents:
-            # Left over from an incarnation before this one: whoever has mail is opened again.
-            if slot.phase is Phase.COLD and not slot.mailbox.is_empty:
+            # Left over from an incarnation before this one: whoever has mail or lost something is opened again.
+            if slot.phase is Phase.COLD and (slot.has_crashed or not slot.mailbox.is_empty):
                 self._residents.patient.append(user)
             elif not slot.is_alive:
                 self._residents.evict(user)

@@ -19,7 +19,7 @@ import structlog
 from memoryd import metrics
 from memoryd.actors.actor import Actor
 from memoryd.actors.importing import checked_vectors
-from memoryd.actors.knowledge import QueryGlobal, merge
+from memoryd.actors.knowledge import QueryGlobal, RemoveGlobal, merge
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.trajectories import Trajectories, ended, outcome_of
 from memoryd.actors.writer import CommitDue, Writer
@@ -162,7 +162,8 @@ class MemoryAgent(Actor):
         self._received = opened.applied_seq
         self._last_used = asyncio.get_running_loop().time()
         self._is_open = True
-        self._relay.poke(Resume(user=self._user, seq=opened.applied_seq))
+        if ctx.incarnation > 1:  # what an earlier one had applied and not committed must come again
+            self._relay.poke(Resume(user=self._user, seq=opened.applied_seq))
         metrics.ACTIVATIONS.observe(time.perf_counter() - began)
         self._seal_if_needed()
 
@@ -199,6 +200,7 @@ class MemoryAgent(Actor):
                 await self._write.due()
             case CommitUpTo(seq=seq):
                 self._write.hurry(seq)
+                self._report()
             case m.Remember(drafts=drafts):
                 return ctx.detach(self._remember(drafts))
             case m.Import():
@@ -243,6 +245,11 @@ class MemoryAgent(Actor):
         if self._caught_up.is_set():
             self._caught_up.clear()
             ctx.spawn(self._apply_all())
+
+    def _report(self) -> None:
+        """Say how far this memory is; what the relay knows already changes nothing."""
+        self._relay.poke(Applied(user=self._user, seq=self._write.applied_seq))
+        self._relay.poke(Committed(user=self._user, seq=self._write.committed_seq))
 
     async def _embed_job(self, job: _Job) -> None:
         try:
@@ -420,6 +427,10 @@ class MemoryAgent(Actor):
         else:
             where = ANY if message.session_id is None else MemoryFilter(session_id=message.session_id)
             ids = self._index.select(where, message.before)
+        if ids:  # first the copies: what is forgotten must not answer others
+            await self._knowledge.ask(
+                RemoveGlobal(user=self._user, ids=tuple(ids)), deadline=Deadline.after(ERASE_WITHIN_S)
+            )
         records = [self._store.decode(found[0]) for each in ids if (found := self._index.get(each)) is not None]
         events = tuple({EventId(str(e)) for record in records if (e := record.metadata.get("event_id"))})
         self._index.discard(ids)

@@ -116,6 +116,11 @@ class Slot:
         """Whether an incarnation exists."""
         return self._task is not None and not self._task.done()
 
+    @property
+    def has_crashed(self) -> bool:
+        """Whether the last incarnation did not end in order."""
+        return self._exit is not None and is_crash(self._exit)
+
     def check(self) -> None:
         """Raise Quarantined or ShuttingDown when this place takes no messages."""
         if self.phase is Phase.QUARANTINED:
@@ -188,7 +193,7 @@ class Slot:
 
     async def _live(self) -> None:
         """One incarnation, from its factory to its exit."""
-        ctx = Context(self.mailbox, self.path)
+        ctx = Context(self.mailbox, self.path, self.incarnations)
         try:
             end = await self._incarnate(ctx)
         except asyncio.CancelledError:

@@ -144,7 +144,7 @@ class MemoryEventRelay(Actor):
                 self._catch_up(user, ctx)
             case _SaveCursor():
                 await self._save_cursor()
-                self._wake_quiet()
+                self._wake_quiet(ctx)
                 ctx.after(CURSOR_EVERY_S, _SaveCursor())
         return None
 
@@ -233,16 +233,18 @@ class MemoryEventRelay(Actor):
         if self._lanes.get(user) is not lane or after != max(lane.read_to, Seq(lane.first - 1)):
             self._catch_up(user, ctx)
             return  # the agent began anew in the meantime, and so did the lane
-        if len(events) < wanted:  # the log holds no more up to the head we knew
-            lane.behind = lane.head > head
-        items = [mapped for event in events if (mapped := self._map(event)) is not None]
+        # What the bus has not carried yet is left to it: nothing may overtake the position.
+        taken = [event for event in events if event.seq <= self._position]
+        if len(taken) < wanted:  # the log holds no more up to the head we knew
+            lane.behind = lane.head > max(head, taken[-1].seq if taken else head)
+        items = [mapped for event in taken if (mapped := self._map(event)) is not None]
         if not self._send(user, lane, items, ctx):
             return
         if not lane.behind:
             lane.head = max(lane.delivered, Seq(lane.first - 1))  # what was erased or parked will never come
         elif not lane.sent:
-            lane.read_to = max(lane.read_to, events[-1].seq if events else after)
-            ctx.after(0.0 if events else RETRY_S, _CatchUp(user))
+            lane.read_to = max(lane.read_to, taken[-1].seq if taken else after)
+            ctx.after(0.0 if taken else RETRY_S, _CatchUp(user))
         self._settle(user, lane)
         self._hurry(user)
 
@@ -335,10 +337,11 @@ class MemoryEventRelay(Actor):
             await self._event_relay.tell(AdvanceCursor(seq=low))
             self._saved = low
 
-    def _wake_quiet(self) -> None:
-        """Wake agents that owe a commit and are silent: one that was killed with its supervisor starts only when asked."""
+    def _wake_quiet(self, ctx: Context) -> None:
+        """Ask agents that owe a commit and are silent how far they are; one that was killed is started by that."""
         now = asyncio.get_running_loop().time()
-        for user, lane in self._lanes.items():
+        for user, lane in list(self._lanes.items()):
             if now - lane.heard_at >= QUIET_S:
                 lane.heard_at = now
                 self._agent_of(user).poke(CommitUpTo(seq=lane.head))
+                self._catch_up(user, ctx)

@@ -81,8 +81,6 @@ def find_state(file: File, path: Path) -> State:
             header = _sound_manifest(data, at)
             if header is not None:
                 return _state(file, path, Entry(header.id, start + at, header.length, header.type))
-        if start == 0:
-            break
         searched_from = start
     raise damaged(path, 0, "no valid manifest")
 

@@ -33,7 +33,7 @@ def run_reference(script: Path, *arguments: Path | str) -> dict[str, object]:
         pytest.fail("the reference runtime needs node 18 or newer on the path")
     modules = _HERE / "node_modules"
     if not (modules / "@ruvector" / "rvf-node").is_dir():
-        pytest.fail("the reference runtime is not installed; run `npm ci --prefix tests/interop`")
+        pytest.fail("the reference runtime is not installed; run `npm install --no-save --prefix tests/interop`")
     done = subprocess.run(
         [node, str(script), *map(str, arguments)],
         env={**os.environ, "NODE_PATH": str(modules)},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoryd.protocol.errors import Damaged, ModelMismatch, StorageFault
@@ -74,6 +74,7 @@ batches = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(batches, st.lists(st.sampled_from(["commit", "compact", "reopen"]), max_size=6))
 def test_a_file_holds_what_was_committed_whatever_happens_in_between(written: list[Batch], between: list[str]) -> None:
     disk = FaultDisk()

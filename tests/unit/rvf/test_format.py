@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -45,6 +45,7 @@ def test_the_smallest_file_of_the_format_is_what_we_write() -> None:
     assert written == SMALLEST
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_the_content_hash_is_the_crc_rotated_by_whole_bytes(payload: bytes) -> None:
     crc = struct.pack("<I", zlib.crc32(payload))
@@ -52,6 +53,7 @@ def test_the_content_hash_is_the_crc_rotated_by_whole_bytes(payload: bytes) -> N
     assert rvf.content_hash(payload) == b"".join(crc[-turn:] + crc[:-turn] if turn else crc for turn in range(4))
 
 
+@settings(deadline=None)
 @given(
     arrays.arrays(np.float32, st.tuples(st.integers(0, 20), st.just(5)), elements=st.floats(-1, 1, width=32)),
     st.lists(row_ids, min_size=20, max_size=20),
@@ -65,6 +67,7 @@ def test_rows_survive_a_round_trip(vectors: rvf.Vectors, ids: list[int]) -> None
     assert read.tobytes() == vectors.tobytes()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(row_ids, row_ids, row_ids, st.integers(0, 255)), max_size=20),
     st.lists(row_ids, max_size=20),

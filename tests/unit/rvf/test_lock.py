@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memoryd.files import RealFiles, host_name, process_id
+from memoryd.files import File, RealFiles, host_name, process_id
 from memoryd.protocol.errors import Locked
 from memoryd.rvf.lock import LockOwner, WriterLock
 from tests.helpers.faultfs import FaultDisk
@@ -75,7 +75,10 @@ def test_a_lock_that_was_released_leaves_no_file() -> None:
 
 def test_a_lock_that_was_abandoned_is_free_and_says_so() -> None:
     disk = disk_with(None)
-    acquire(disk).abandon()
+    lock = acquire(disk)
+
+    lock.abandon()
+    lock.abandon()
 
     assert acquire(disk).was_abandoned
 
@@ -130,7 +133,7 @@ def test_a_lock_file_that_goes_away_while_it_is_taken_is_tried_again(tmp_path: P
     class OwnerLeaves(RealFiles):
         """The owner removes its lock between our opening it and our flock."""
 
-        def open(self, path: Path, *, writable: bool):  # type: ignore[no-untyped-def]
+        def open(self, path: Path, *, writable: bool) -> File:
             file = super().open(path, writable=writable)
             self.unlink(path)
             return file
@@ -144,11 +147,28 @@ def test_a_lock_file_that_goes_away_while_it_is_taken_is_tried_again(tmp_path: P
     lock.release()
 
 
+def test_a_lock_file_that_goes_away_before_it_is_opened_is_tried_again(tmp_path: Path) -> None:
+    class OwnerLeavesFirst(RealFiles):
+        """The owner removes its lock between our finding it and our opening it."""
+
+        def open(self, path: Path, *, writable: bool) -> File:
+            self.unlink(path)
+            return super().open(path, writable=writable)
+
+    path = tmp_path / "memory.rvf.lock"
+    path.touch()
+
+    lock = acquire(OwnerLeavesFirst(), path)
+
+    assert not lock.was_abandoned
+    lock.release()
+
+
 def test_a_lock_that_never_holds_still_counts_as_taken(tmp_path: Path) -> None:
     class Haunted(RealFiles):
         """Whatever is opened is removed and made anew by somebody."""
 
-        def open(self, path: Path, *, writable: bool):  # type: ignore[no-untyped-def]
+        def open(self, path: Path, *, writable: bool) -> File:
             file = super().open(path, writable=writable)
             self.unlink(path)
             path.touch()

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoryd.protocol.errors import Damaged
 from memoryd.protocol.ids import Seq
 from memoryd.rvf import format as rvf
+from memoryd.rvf import records
 from memoryd.rvf.reader import find_state
 from memoryd.rvf.records import (
     Body,
@@ -72,9 +73,10 @@ def history(payloads: Sequence[bytes]) -> History:
     return read_history(file, PATH, find_state(file, PATH))
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=10), st.integers(0, 2**53), st.integers(0, 2**32 - 1))
-def test_a_body_survives_a_round_trip(records: list[bytes], seq: int, previous: int) -> None:
-    written = body(rows=list(range(len(records))), records=records, applied_seq=Seq(seq), previous=previous)
+def test_a_body_survives_a_round_trip(texts: list[bytes], seq: int, previous: int) -> None:
+    written = body(rows=list(range(len(texts))), records=texts, applied_seq=Seq(seq), previous=previous)
 
     payload = pack_body(written)
 
@@ -145,6 +147,13 @@ def test_a_body_that_unpacks_to_more_than_it_says_is_not_unpacked() -> None:
 
     with pytest.raises(ValueError, match="another length"):
         unpack_body(bomb)
+
+
+def test_a_body_that_readers_would_refuse_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_BODY", 10)
+
+    with pytest.raises(ValueError, match="too long"):
+        pack_body(body())
 
 
 @pytest.mark.parametrize("fields", [{"rows": [1]}, {"rows": [2, 1], "records": [b"", b""]}])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoryd.protocol.ids import BEFORE_ALL, RecordId
@@ -86,6 +86,7 @@ def test_a_score_is_a_cosine_even_where_rounding_says_more() -> None:
     assert [hit.score for hit in index.view().search(-row[0], k=1, where=ANY).hits] == [-1.0]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=60),
     st.sets(st.sampled_from(list(MemoryKind)), max_size=2),

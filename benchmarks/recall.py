@@ -1,0 +1,83 @@
+"""How long a recall takes through the socket beside the embedding of its question.
+
+A single client, 10,000 records, real questions. Every question is also embedded alone, by an embedder in this process
+while the daemon is idle, in turn with the recalls; its median is subtracted from every single recall of that question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from benchmarks import corpus
+from benchmarks.command import Settings, command
+from benchmarks.daemon import Daemon
+from benchmarks.figures import loop
+from benchmarks.filling import fill
+from benchmarks.results import Result, percentiles
+from memoryd.embedding.onnx import OnnxEmbedder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.corpus import Corpus
+
+QUERIES: Final = 1_200
+TURNS: Final = 3
+P50_MS: Final = 2.0
+P99_MS: Final = 10.0
+
+
+def measure(settings: Settings) -> Iterator[Result]:
+    """Yield the results at p50 and p99."""
+    settings.say("embedding the corpus, which is kept for the next run")
+    size = 2_000 if settings.quick else corpus.RECORDS
+    given = corpus.corpus(settings.logs, size, 200 if settings.quick else QUERIES)
+    settings.say(f"{len(given.records):,} records of {given.what}")
+    recalls, alone, stall = asyncio.run(_measure(settings, given))
+    # float [turns, queries], milliseconds
+    beside = (recalls - np.median(alone, axis=0)).ravel().tolist()
+    found, embedding, cost = (percentiles(each) for each in (recalls.ravel().tolist(), alone.ravel().tolist(), beside))
+    values = {"recall_ms": found, "embedding_ms": embedding, "beside_ms": cost, "corpus": given.what, "stall": stall}
+    sizes = f"{len(given.records):,} records, {recalls.size:,} recalls of {recalls.shape[1]:,} questions"
+    for name, bound in (("p50", P50_MS), ("p99", P99_MS)):
+        yield Result(
+            what=f"recall through the socket, {sizes}, {name}",
+            bound=f"embedding + {bound:g} ms",
+            measured=f"embedding + {cost[name]:.2f} ms (recall {found[name]:.2f}, embedding {embedding[name]:.2f} ms)",
+            is_met=cost[name] <= bound,
+            values=values,
+        )
+
+
+async def _measure(settings: Settings, given: Corpus) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the milliseconds of every recall and of every embedding, float [turns, queries], and the loop's lateness."""
+    embedder = OnnxEmbedder.open(corpus.MODEL, threads=1)
+    turns = 1 if settings.quick else TURNS
+    recalls = np.zeros((turns, len(given.queries)))
+    alone = np.zeros_like(recalls)
+    with Daemon(settings.home("recall")) as daemon:
+        async with daemon.client() as memory:
+            await fill(memory, "asker", given.records, given.model_sha256)
+            for query in given.queries[:50]:
+                await memory.recall(query, user="asker")
+                embedder.embed([query])
+            for turn in range(turns):
+                for place, query in enumerate(given.queries):
+                    began = time.perf_counter()
+                    await memory.recall(query, user="asker")
+                    asked = time.perf_counter()
+                    embedder.embed([query])
+                    ended = time.perf_counter()
+                    recalls[turn, place] = (asked - began) * 1e3
+                    alone[turn, place] = (ended - asked) * 1e3
+            return recalls, alone, loop(await memory.status())
+
+
+main = command([("recall", measure)], "Recall among 10,000 records of the sample and LOGS, beside the embedding.")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""How much the way from an event to a committed memory costs beside the embedding itself.
+
+The same texts on the same threads, once by the embedder alone and once as events through a daemon until the last of
+them is committed, in turn. The bound is the issue's: at least 0.9 of the embedder's own speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from benchmarks import corpus
+from benchmarks.command import Settings, command
+from benchmarks.daemon import Daemon
+from benchmarks.figures import counter, loop
+from benchmarks.results import Result, Spread
+from memoryd.embedding.onnx import OnnxEmbedder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from memoryd import Event, Memory
+
+BOUND: Final = 0.9
+QUICK_EVENTS: Final = 1_000
+WITHIN_S: Final = 3_600.0
+
+
+def measure(settings: Settings) -> Iterator[Result]:
+    """Yield one result for each file."""
+    embedder = OnnxEmbedder.open(corpus.MODEL, threads=1)
+    for path in (corpus.SAMPLE, *settings.logs):
+        yield _compare(settings, path, embedder)
+
+
+def _compare(settings: Settings, path: Path, embedder: OnnxEmbedder) -> Result:
+    events = corpus.events(path)[: QUICK_EVENTS if settings.quick else None]
+    drafts = corpus.drafts(events)
+    texts = corpus.texts_as_embedded(drafts)
+    threads = corpus.embedding_threads()
+    settings.say(f"{path.name}: {len(events):,} events, {len(drafts):,} records, {len(texts):,} texts to embed")
+    alone, chain, late, embedded = [], [], [], 0.0
+    for turn in range(1 if settings.quick else 3):
+        alone.append(_embed(embedder, texts, threads))
+        seconds, embedded, stall = asyncio.run(_replay(settings, events, len(drafts)))
+        chain.append(seconds)
+        late.append(stall)
+        settings.say(f"  {turn + 1}: embedder alone {alone[-1]:.2f} s, through the daemon {chain[-1]:.2f} s")
+    # Neighbours in time saw the same machine.
+    ratios = Spread.of([a / c for a, c in zip(alone, chain, strict=True)])
+    return Result(
+        what=f"replay of {path.name}, {len(events):,} events, into committed, one user",
+        bound=f"{BOUND} of the embedder's own speed",
+        measured=f"{ratios.text('.3f')} on {threads} threads; {len(drafts) / Spread.of(chain).median:.0f} records/s; "
+        f"event loop late by {Spread.of(late).text('.1f')} ms at p99.9",
+        is_met=ratios.median >= BOUND,
+        values={
+            "ratios": [a / c for a, c in zip(alone, chain, strict=True)],
+            "alone_s": alone,
+            "chain_s": chain,
+            "records": len(drafts),
+            "texts": len(texts),
+            "texts_embedded_by_daemon": embedded,
+            "stall_p999_ms": late,
+        },
+    )
+
+
+def _embed(embedder: OnnxEmbedder, texts: Sequence[str], threads: int) -> float:
+    """Return the seconds the embedder takes for all texts, one in each run as in the daemon."""
+    embedder.embed(["the first run is slower"])
+    waiting = iter(texts)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                text = next(waiting, None)
+            if text is None:
+                return
+            embedder.embed([text])
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    began = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return time.perf_counter() - began
+
+
+async def _replay(settings: Settings, events: Sequence[Event], records: int) -> tuple[float, float, float]:
+    """Return the seconds from the first event to the last commit, the texts embedded, and the loop's lateness."""
+    with Daemon(settings.home("replay")) as daemon:
+        async with daemon.client() as memory:
+            await memory.recall("the first run is slower", user="other")
+            before = counter(await memory.metrics(), "memoryd_texts_embedded_total")
+            began = time.perf_counter()
+            await publish_all(memory, events, "replayed")
+            seconds = time.perf_counter() - began
+            embedded = counter(await memory.metrics(), "memoryd_texts_embedded_total") - before
+            status = await memory.status(user="replayed")
+    if status.user is None or status.user.records != records:
+        raise RuntimeError(f"not all records are there: {status.user}")
+    return seconds, embedded, loop(status)
+
+
+async def publish_all(memory: Memory, events: Sequence[Event], user: str) -> None:
+    """Publish as fast as it goes and return when the last event is committed."""
+    await memory.publish(events, user=user, within=WITHIN_S)
+    await memory.publish(events[-1:], user=user, ack="committed", within=600.0)
+
+
+main = command([("replay", measure)], "Replay the sample, and LOGS of agent runs, into one user's memory.")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""`recall`, `remember` and `forget`: single memories, by hand."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from memoryd.cli.options import Target, reaches_daemon
+from memoryd.cli.times import FORMS, moment
+
+if TYPE_CHECKING:
+    from memoryd.cli.connection import Connection
+    from memoryd.protocol.messages import Recalled
+
+KINDS: Final = click.Choice(["episode", "strategy", "finding", "pattern"])
+SOURCES: Final = click.Choice(
+    ["user_input", "conductor_plan", "worker_result", "writer_revision", "trajectory_outcome"]
+)
+
+
+@click.command("recall")
+@click.argument("text")
+@click.option(
+    "-k", "--top", type=click.IntRange(1, 100), default=5, show_default=True, help="At most so many memories."
+)
+@click.option("--kind", "kinds", type=KINDS, multiple=True, help="Only this kind; may be given again.")
+@click.option("--source", "sources", type=SOURCES, multiple=True, help="Only from this source; may be given again.")
+@click.option("--since", type=moment, metavar="WHEN", help=f"Only memories since then: {FORMS}.")
+@click.option("--session", metavar="ID", help="Only memories of this session.")
+@click.option(
+    "--deadline-ms", type=click.IntRange(min=1), metavar="N", help="Give up after so long; 30000 if not given."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@reaches_daemon
+def recall_command(
+    target: Target,
+    text: str,
+    top: int,
+    kinds: tuple[str, ...],
+    sources: tuple[str, ...],
+    since: datetime | None,
+    session: str | None,
+    deadline_ms: int | None,
+    as_json: bool,  # noqa: FBT001 - click
+) -> None:
+    r"""Find what was like this before, and whether it went well.
+
+    Use it before planning: describe the task at hand in a sentence. The answers are ordered by how well they fit; the
+    outcome is that of the run a memory belongs to: ✔ it went well, ✘ it did not, or it is still open.
+
+    \b
+    Examples:
+      memoryd recall "the login test fails after the session change"
+      memoryd recall --kind strategy --since 2w -k 3 --json "migrate the database"
+    """
+    from memoryd.cli.connection import connected, run
+    from memoryd.client import WITHIN_S
+    from memoryd.protocol.records import MemoryFilter, MemoryKind, MemorySource
+
+    wanted = MemoryFilter(
+        kinds=frozenset(map(MemoryKind, kinds)),
+        sources=frozenset(map(MemorySource, sources)),
+        since=since,
+        session_id=session,
+    )
+    deadline_s = WITHIN_S if deadline_ms is None else deadline_ms / 1000
+
+    async def work() -> tuple[Recalled, str]:
+        async with connected(target) as connection:
+            recalled = await connection.memory.recall(
+                text, user=target.user, top_k=top, filter=wanted, deadline=deadline_s
+            )
+            return recalled, connection.user
+
+    recalled, user = run(work())
+    if as_json:
+        click.echo(recalled_json(text, user, recalled))
+    else:
+        _print_recalled(recalled, user)
+
+
+@click.command("remember")
+@click.argument("text")
+@click.option("--kind", type=KINDS, default="finding", show_default=True, help="What sort of knowledge it is.")
+@click.option("--source", type=SOURCES, default="worker_result", show_default=True, help="Who said it.")
+@click.option("--session", default="", metavar="ID", help="The session it belongs to.")
+@click.option(
+    "--quality", type=click.FloatRange(0.0, 1.0), help="How the run it belongs to went; left out: still open."
+)
+@click.option("--when", "timestamp", type=moment, metavar="WHEN", help=f"When it was: {FORMS}. Now, if not given.")
+@click.option(
+    "--set", "metadata", multiple=True, metavar="NAME=VALUE", help="A fact kept beside it; may be given again."
+)
+@reaches_daemon
+def remember_command(
+    target: Target,
+    text: str,
+    kind: str,
+    source: str,
+    session: str,
+    quality: float | None,
+    timestamp: datetime | None,
+    metadata: tuple[str, ...],
+) -> None:
+    r"""Keep one text, and print its id.
+
+    Use it for what no event says: a decision, a rule of the house, a lesson. It is safe on disk, and the next recall can
+    find it, when the id is printed. With `-` the text is read from stdin.
+
+    \b
+    Examples:
+      memoryd remember "deploys on Friday need two approvals" --kind pattern
+      git log -1 --format=%B | memoryd remember --source writer_revision --quality 1 -
+    """
+    from memoryd.cli.connection import connected, run
+
+    facts: dict[str, object] = dict(_pair(each) for each in metadata)
+
+    async def work() -> str:
+        async with connected(target) as connection:
+            record = await connection.memory.remember(
+                sys.stdin.read() if text == "-" else text,
+                user=target.user,
+                kind=kind,
+                source=source,
+                session_id=session,
+                timestamp=timestamp,
+                quality_score=quality,
+                metadata=facts,
+            )
+            return record.id
+
+    click.echo(run(work()))
+
+
+@click.command("forget")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--session", metavar="ID", help="Everything of this session.")
+@click.option("--before", type=moment, metavar="WHEN", help=f"Everything older: {FORMS}.")
+@click.option("--everything", is_flag=True, help="The whole memory of the user.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@reaches_daemon
+def forget_command(
+    target: Target,
+    ids: tuple[str, ...],
+    session: str | None,
+    before: datetime | None,
+    everything: bool,  # noqa: FBT001 - click
+    yes: bool,  # noqa: FBT001 - click
+) -> int:
+    r"""Forget memories for good, and the text of the events they came from.
+
+    Use it for what must not be kept. The bytes leave the files; there is no way back but an export made before. Name ids,
+    or one of --session, --before and --everything; those three ask first.
+
+    \b
+    Examples:
+      memoryd forget 01JZ8Q4T6V0000000000000000
+      memoryd forget --before 52w --yes
+    """
+    from memoryd.cli.connection import connected, run
+
+    chosen = [bool(ids), session is not None, before is not None, everything]
+    if sum(chosen) != 1:
+        raise click.UsageError("name what to forget: ids, or one of --session, --before and --everything")
+
+    async def work() -> int:
+        async with connected(target) as connection:
+            if not (ids or yes or _agreed(connection)):
+                click.echo("nothing forgotten")
+                return 1
+            gone = await connection.memory.forget(
+                user=target.user, ids=ids, session_id=session, before=before, everything=everything
+            )
+            click.echo(f"forgotten: {gone.records:,} memories, and the text of {gone.events:,} events")
+            return 0
+
+    return run(work())
+
+
+def recalled_json(query: str, user: str, recalled: Recalled) -> str:
+    """Return an answer as one JSON object on one line."""
+    import msgspec
+
+    memories = [
+        {
+            "id": each.record.id,
+            "text": each.record.text,
+            "kind": each.record.kind,
+            "source": each.record.source,
+            "quality_score": each.record.quality_score,
+            "session_id": each.record.session_id,
+            "timestamp": each.record.timestamp,
+            "metadata": each.record.metadata,
+            "score": each.score,
+            "sona_score": each.sona_score,
+        }
+        for each in recalled.memories
+    ]
+    answer = {
+        "query": query,
+        "user": user,
+        "memories": memories,
+        "tier": recalled.tier,
+        "partial": recalled.partial,
+        "elapsed_ms": recalled.elapsed_ms,
+    }
+    return msgspec.json.encode(answer).decode()
+
+
+def _print_recalled(recalled: Recalled, user: str) -> None:
+    from memoryd.cli.output import console, memories_table
+
+    out = console()
+    if recalled.memories:
+        out.print(memories_table(recalled.memories, datetime.now(UTC)))
+    else:
+        out.print("nothing like this is remembered")
+    left_out = f" · not asked in time: {', '.join(recalled.partial)}" if recalled.partial else ""
+    out.print(f"{user} · {recalled.tier} · {recalled.elapsed_ms:.1f} ms{left_out}", style="dim")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--set")
+    return name, value
+
+
+def _agreed(connection: Connection) -> bool:
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked here: add --yes")
+    return click.confirm(f"Forget these memories of {connection.user} for good?")

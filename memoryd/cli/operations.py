@@ -1,0 +1,142 @@
+"""`status`, `tree`, `verify`, `metrics` and `trajectories`: what the daemon says of itself and of a memory."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from memoryd.cli.options import Target, reaches_daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from memoryd.cli.connection import Connection
+
+T = TypeVar("T")
+
+EXIT_DAMAGED = 74
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@reaches_daemon
+def status_command(target: Target, as_json: bool) -> None:  # noqa: FBT001 - click
+    r"""Show how the daemon is, on one screen.
+
+    Use it when something seems slow or missing: how far it lags behind its events, what waits where, what was restarted or
+    put aside, how much memory it takes. With --user it also shows that user's memory.
+
+    \b
+    Examples:
+      memoryd status
+      memoryd status --json | jq .lag_events
+    """
+    status = _ask(target, lambda connection: connection.memory.status(user=target.user))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(status).decode())
+        return
+    from memoryd.cli.output import console
+    from memoryd.cli.screens import status_screen
+
+    console().print(status_screen(status))
+
+
+@click.command("tree")
+@reaches_daemon
+def tree_command(target: Target) -> None:
+    r"""Show the supervision tree: every actor, its state, its mail and its restarts.
+
+    Use it to see which part is busy or keeps failing. Users are shown while they are resident.
+
+    \b
+    Example:
+      memoryd tree
+    """
+    from memoryd.cli.output import console
+    from memoryd.cli.screens import supervision_tree
+
+    console().print(supervision_tree(_ask(target, lambda connection: connection.memory.tree()).actors))
+
+
+@click.command("verify")
+@reaches_daemon
+def verify_command(target: Target) -> int:
+    r"""Check every byte of a user's file.
+
+    Use it after a crash of the machine, or when a disk is in doubt. It reads and changes nothing; the exit code is 74
+    when something is wrong, and each finding says what to do.
+
+    \b
+    Example:
+      memoryd verify --user alice
+    """
+
+    async def findings(connection: Connection) -> tuple[list[tuple[str, int, str]], str]:
+        found = await connection.memory.verify(user=target.user)
+        return [(each.what, each.offset, each.hint) for each in found], connection.user
+
+    found, user = _ask(target, findings)
+    if not found:
+        click.echo(f"the memory of {user} is sound")
+        return 0
+    from memoryd.cli.output import console, table
+
+    shown = table(">byte", "what", "mend", title=f"{len(found)} findings in the memory of {user}")
+    for what, offset, hint in found:
+        shown.add_row(str(offset), what, hint)
+    console().print(shown)
+    return EXIT_DAMAGED
+
+
+@click.command("metrics")
+@reaches_daemon
+def metrics_command(target: Target) -> None:
+    r"""Print the daemon's metrics in Prometheus' text format.
+
+    Use it for a look without a scraper, or from a textfile collector; `observability.metrics_port` serves the same.
+
+    \b
+    Example:
+      memoryd metrics | grep recall
+    """
+    click.echo(_ask(target, lambda connection: connection.memory.metrics()), nl=False)
+
+
+@click.command("trajectories")
+@click.option("-n", "--limit", type=click.IntRange(1, 1024), default=20, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+@reaches_daemon
+def trajectories_command(target: Target, limit: int, as_json: bool) -> None:  # noqa: FBT001 - click
+    r"""List runs from their question to their outcome, the newest first.
+
+    Use it to see what the memory learns from: what was asked, how many memories were shown for it, how it went.
+
+    \b
+    Example:
+      memoryd trajectories --user alice -n 10
+    """
+    found = _ask(target, lambda connection: connection.memory.trajectories(user=target.user, limit=limit))
+    if as_json:
+        import msgspec
+
+        for each in found:
+            click.echo(msgspec.json.encode(each).decode())
+        return
+    from memoryd.cli.output import console, trajectories_table
+
+    console().print(trajectories_table(found, datetime.now(UTC)) if found else "no run has begun yet")
+
+
+def _ask(target: Target, question: Callable[[Connection], Awaitable[T]]) -> T:
+    """Ask the daemon one thing."""
+    from memoryd.cli.connection import connected, run
+
+    async def work() -> T:
+        async with connected(target) as connection:
+            return await question(connection)
+
+    return run(work())

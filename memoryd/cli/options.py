@@ -1,0 +1,84 @@
+"""What most commands have in common: whose memory, which daemon, with which credential."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Final
+
+import click
+
+from memoryd.protocol.errors import ConfigError
+
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
+FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which daemon is meant, for which user, with which credential. None: what the machine's defaults say."""
+
+    socket: Path | None
+    token_file: Path | None
+    user: str | None
+
+    @property
+    def token(self) -> str:
+        """The credential: from the file, else from MEMORYD_TOKEN, else nothing. Raises ConfigError."""
+        if self.token_file is None:
+            return os.environ.get("MEMORYD_TOKEN", "")
+        try:
+            return self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                "cannot read the token file", field="--token-file", hint="one line with the token, readable by you"
+            ) from error
+
+
+def reaches_daemon(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Add --user, --socket and --token-file to a command, which gets them as its Target."""
+
+    @click.option("--user", "-u", metavar="USER", help="Whose memory; without it, the user your credential grants.")
+    @click.option("--socket", type=FILE, metavar="PATH", help="The daemon's socket; MEMORYD_SOCKET does the same.")
+    @click.option(
+        "--token-file",
+        type=FILE,
+        metavar="PATH",
+        help="A file with the token; MEMORYD_TOKEN may hold the token itself.",
+    )
+    @wraps(command)
+    def with_target(user: str | None, socket: Path | None, token_file: Path | None, **kwargs: object) -> int | None:
+        return command(Target(socket, token_file, user), **kwargs)
+
+    return with_target
+
+
+def configured(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Add --config, --data-dir and --socket to a command, which gets the effective configuration."""
+
+    @click.option(
+        "--config", type=FILE, metavar="PATH", help="The TOML file; see `memoryd config` for the usual places."
+    )
+    @click.option("--data-dir", type=FOLDER, metavar="PATH", help="Where the memories are kept.")
+    @click.option("--socket", type=FILE, metavar="PATH", help="Where the daemon listens.")
+    @wraps(command)
+    def with_config(config: Path | None, data_dir: Path | None, socket: Path | None, **kwargs: object) -> int | None:
+        from memoryd.config import load
+
+        flags = {"server.data_dir": data_dir, "server.socket": socket}
+        overrides = {key: str(path.absolute()) for key, path in flags.items() if path is not None}
+        return command(load(config_file(config), overrides), **kwargs)
+
+    return with_config
+
+
+def config_file(given: Path | None) -> Path | None:
+    """Return the file that was named, else the user's, else the machine's, else None."""
+    if given is not None:
+        return given
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "memoryd" / "config.toml"
+    candidates = (own, Path("/etc/memoryd/memoryd.toml"))
+    return next((path for path in candidates if path.is_file()), None)

@@ -1,0 +1,135 @@
+"""What `status`, `tree`, `doctor` and `serve` show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+from rich.tree import Tree
+
+from memoryd.cli.output import duration, facts, phase, shorten, size, table
+
+if TYPE_CHECKING:
+    from memoryd.app import Banner
+    from memoryd.protocol.messages import MailboxStatus, Status, UserStatus
+
+USERS: str = "session/memories"  # the path, below the root, of the actor that has the users' agents below it
+
+
+def banner_screen(banner: Banner) -> RenderableType:
+    """Return what the daemon says when it is ready."""
+    rows = [
+        ("model", banner.model),
+        ("data", banner.data_dir),
+        ("socket", banner.socket),
+        ("users", f"{banner.users:,} known"),
+        ("events", f"{banner.events:,} in the log"),
+        ("ready", f"in {banner.ready_s:.2f} s; Ctrl-C or SIGTERM drains and stops"),
+    ]
+    return Panel(facts(rows), title=f"memoryd {banner.version}", title_align="left", expand=False)
+
+
+def status_screen(status: Status) -> RenderableType:
+    """Return how the daemon is, at a glance: a verdict, figures, and the mailboxes that are not empty and quiet."""
+    worries = list(_worries(status))
+    verdict = Text("● well", style="green") if not worries else Text("● " + "; ".join(worries), style="yellow")
+    daemon = [
+        ("model", f"{status.model} ({status.model_variant}, {status.dim} dimensions, {status.model_sha256[:12]})"),
+        ("data", status.data_dir),
+        ("socket", status.socket),
+        ("process", f"pid {status.pid}, up {duration(status.uptime_s)}, {size(status.rss_bytes)} in memory"),
+        (
+            "event loop",
+            f"late by {status.loop_stall_p999_ms:.1f} ms (p99.9), {status.loop_stall_max_ms:.1f} ms at most",
+        ),
+    ]
+    figures = [
+        ("users", f"{status.users_known:,} known, {status.users_resident:,} resident ({size(status.resident_bytes)})"),
+        ("records", f"{status.records_resident:,} resident"),
+        ("events", f"{status.events_last_seq:,} logged, {status.lag_events:,} not yet committed"),
+        ("waiting", f"{status.embed_waiting:,} texts for the embedder"),
+        ("put aside", f"{status.parked_events:,} events, {status.users_quarantined:,} users"),
+        ("restarts", f"{status.restarts:,}"),
+        ("unmapped", _counted(status.unmapped)),
+    ]
+    parts: list[RenderableType] = [
+        Panel(facts(daemon), title=f"memoryd {status.version}", title_align="left", expand=False, subtitle=verdict),
+        Panel(facts(figures), title="memories", title_align="left", expand=False),
+    ]
+    if status.user is not None:
+        parts.append(
+            Panel(facts(_user(status.user)), title=f"user {status.user.user}", title_align="left", expand=False)
+        )
+    parts.append(_mailboxes(status.mailboxes))
+    return Group(*parts)
+
+
+def supervision_tree(actors: Sequence[MailboxStatus]) -> RenderableType:
+    """Return the actors below their supervisors; the first is the root."""
+    root = actors[0]
+    tree = Tree(_actor(root.path, root))
+    branches = {root.path: tree}
+    for each in actors[1:]:
+        parent, _, name = each.path.rpartition("/")
+        home = branches.get(f"{root.path}/{USERS}" if parent == "user" else parent, tree)
+        branches[each.path] = home.add(_actor(name, each))
+    return tree
+
+
+def _actor(name: str, actor: MailboxStatus) -> Text:
+    line = Text.assemble((name, "bold"), "  ", phase(actor.phase))
+    if actor.depth:
+        line.append(
+            f"  {actor.depth} waiting, {size(actor.depth_bytes)}, the oldest for {actor.oldest_s:.1f} s", "yellow"
+        )
+    if actor.restarts:
+        line.append(f"  {actor.restarts} restarts", "yellow")
+    if actor.last_error:
+        line.append(f"  last failure: {shorten(actor.last_error, 80)}", "red")
+    return line
+
+
+def _worries(status: Status) -> Iterable[str]:
+    ill = [each.path for each in status.mailboxes if each.phase != "running"]
+    if ill:
+        yield f"not running: {', '.join(ill)}"
+    if status.users_quarantined:
+        yield f"{status.users_quarantined} users in quarantine"
+    if status.parked_events:
+        yield f"{status.parked_events} events put aside: see memoryd parked list"
+    if status.restarts:
+        yield f"{status.restarts} restarts"
+
+
+def _user(user: UserStatus) -> list[tuple[str, str]]:
+    return [
+        ("records", f"{user.records:,}, and {user.trajectories:,} trajectories"),
+        ("events", f"applied up to {user.applied_seq:,}, committed up to {user.committed_seq:,}"),
+        ("file", f"{size(user.file_bytes)}, of which {size(user.dead_bytes)} dead"),
+        ("in memory", size(user.resident_bytes)),
+    ]
+
+
+def _mailboxes(mailboxes: Iterable[MailboxStatus]) -> RenderableType:
+    shown = table("actor", "state", ">waiting", ">bytes", ">oldest", ">restarts", "last failure")
+    for each in mailboxes:
+        shown.add_row(
+            each.path,
+            phase(each.phase),
+            f"{each.depth:,}",
+            size(each.depth_bytes),
+            f"{each.oldest_s:.1f} s",
+            f"{each.restarts:,}",
+            shorten(each.last_error, 40),
+        )
+    return shown
+
+
+def _counted(unmapped: dict[str, int]) -> str:
+    if not unmapped:
+        return "no event of an unknown type"
+    most = sorted(unmapped.items(), key=lambda each: -each[1])[:3]
+    return f"{sum(unmapped.values()):,} events: " + ", ".join(f"{shorten(name, 40)} {count:,}" for name, count in most)

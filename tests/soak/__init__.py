@@ -1,0 +1,1 @@
+"""Long tests against a real daemon process; each also has a short form for pytest."""

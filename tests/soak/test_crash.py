@@ -1,0 +1,27 @@
+"""The short form of `python -m tests.soak.crash`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.soak.crash import Crash
+from tests.soak.plan import Mode, plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SEED = 4
+KILLS = 8
+
+
+async def test_a_daemon_that_is_killed_keeps_every_promise(tmp_path: Path) -> None:
+    crash = Crash(tmp_path, SEED, KILLS)
+
+    tally = await crash.run()
+
+    assert tally.broken == []
+    assert tally.kills.total() == KILLS
+
+
+def test_the_short_form_kills_in_every_way() -> None:
+    assert {plan(SEED, number).mode for number in range(KILLS)} == set(Mode)
