@@ -18,6 +18,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 lint: $(DEVELOPMENT)
+	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 	$(BIN)/mypy

@@ -77,7 +77,9 @@ class Feed:
         """Wait for events and return all that are there. Raises SlowConsumer after the last one of an ended feed."""
         while not self._events:
             if self._overrun:
-                raise SlowConsumer("the subscription was cut off", hint="subscribe again with after", after=int(self.last))
+                raise SlowConsumer(
+                    "the subscription was cut off", hint="subscribe again with after", after=int(self.last)
+                )
             self._news.clear()
             await self._news.wait()
         events = tuple(self._events)

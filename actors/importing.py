@@ -32,7 +32,10 @@ def checked_vectors(message: Import, model: ModelInfo) -> Vectors:
         field = f"records[{row}].embedding"
         if len(record.embedding) != 4 * model.dim:
             raise InvalidMessage(
-                "wrong dimension", field=field, hint=f"this model has {model.dim} dimensions", got=len(record.embedding) // 4
+                "wrong dimension",
+                field=field,
+                hint=f"this model has {model.dim} dimensions",
+                got=len(record.embedding) // 4,
             )
         vectors[row] = np.frombuffer(record.embedding, "<f4")
         if not np.isfinite(vectors[row]).all():

@@ -115,9 +115,7 @@ class KnowledgeActor(Actor):
         return Done()
 
 
-def merge(
-    local: Sequence[RetrievedMemory], known: Sequence[RetrievedMemory], k: int
-) -> list[RetrievedMemory]:
+def merge(local: Sequence[RetrievedMemory], known: Sequence[RetrievedMemory], k: int) -> list[RetrievedMemory]:
     """Merge in four steps: local strong, global strong, local weak, global exploratory; each in its own order."""
     if not known:
         return list(local)

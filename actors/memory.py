@@ -376,7 +376,11 @@ class MemoryAgent(Actor):
         vector = embedded.vectors[0]
         hits = await self._search(vector, message.top_k, message.filter)
         memories = [
-            RetrievedMemory(record=self._trajectories.with_outcome(self._store.decode(hit.record)), score=hit.score, sona_score=hit.score)
+            RetrievedMemory(
+                record=self._trajectories.with_outcome(self._store.decode(hit.record)),
+                score=hit.score,
+                sona_score=hit.score,
+            )
             for hit in hits.hits
         ]
         partial: tuple[str, ...] = ()
@@ -403,7 +407,9 @@ class MemoryAgent(Actor):
         while len(blobs) > 1 and sum(map(len, blobs)) + vectors.nbytes > EXPORT_BYTES:
             blobs, vectors, following = self._index.page(after, len(blobs) // 2)
         records = tuple(
-            msgspec.structs.replace(self._trajectories.with_outcome(self._store.decode(blob)), embedding=vectors[row].tobytes())
+            msgspec.structs.replace(
+                self._trajectories.with_outcome(self._store.decode(blob)), embedding=vectors[row].tobytes()
+            )
             for row, blob in enumerate(blobs)
         )
         return m.Exported(records=records, model=self._model.name, model_sha256=self._model.sha256, next=following)
@@ -412,7 +418,9 @@ class MemoryAgent(Actor):
         found = [self._index.get(each) for each in ids]
         if any(each is None for each in found):
             raise NotFound("no such memory", field="ids", hint="recall it first to learn its id")
-        records = tuple(self._trajectories.with_outcome(self._store.decode(each[0])) for each in found if each is not None)
+        records = tuple(
+            self._trajectories.with_outcome(self._store.decode(each[0])) for each in found if each is not None
+        )
         return Fetched(records, np.stack([each[1] for each in found if each is not None]))
 
     # --- forgetting ---
@@ -439,9 +447,13 @@ class MemoryAgent(Actor):
             self._write.drop(trajectory)
         self._write.compact_soon()
         await self._write.durable()
-        erased = await self._event_relay.ask(
-            EraseEvents(user=self._user, events=events), deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True
-        ) if events else 0
+        erased = (
+            await self._event_relay.ask(
+                EraseEvents(user=self._user, events=events), deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True
+            )
+            if events
+            else 0
+        )
         return m.Forgotten(records=len(records), events=erased)
 
     async def _forget_everything(self) -> m.Forgotten:

@@ -98,9 +98,7 @@ class Supervisor(Actor):
         self._budget = budget
         self._rng = rng
         self._slots = [
-            places.place(
-                f"{ref.name}/{child.name}", child, lambda slot, end: ref.poke(ChildExited(slot, end))
-            )
+            places.place(f"{ref.name}/{child.name}", child, lambda slot, end: ref.poke(ChildExited(slot, end)))
             for child in children
         ]
         self._crashes = Crashes(budget)
@@ -130,7 +128,9 @@ class Supervisor(Actor):
         while failed is not None:
             failed.restarts += 1
             if not self._crashes.bears_one_more():
-                raise Escalated(f"{failed.path} failed too often ({self._crashes.recent} times lately)") from failed.last_cause
+                raise Escalated(
+                    f"{failed.path} failed too often ({self._crashes.recent} times lately)"
+                ) from failed.last_cause
             await asyncio.sleep(back_off_s(self._crashes.recent, self._rng))
             position = self._slots.index(failed)
             if self._strategy == "rest_for_one":

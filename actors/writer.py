@@ -241,7 +241,11 @@ class Writer:
     async def _commit(self, pending: _Pending) -> None:
         if self._file is None:
             raise DiskFull("the file is closed after a full disk", hint="free some space")
-        run = self._pools.disk if pending.waiting or self._hurry_to > self.committed_seq else self._pools.disk_in_background
+        run = (
+            self._pools.disk
+            if pending.waiting or self._hurry_to > self.committed_seq
+            else self._pools.disk_in_background
+        )
         began = time.perf_counter()
         try:
             self.file_status = await run(self._file.commit, pending.batch())

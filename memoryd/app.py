@@ -120,7 +120,10 @@ class Daemon:
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.residents = Residents(self._make_agent, self._park)
         self.application = Application(
-            self._factories(listen), self._park, random.Random(os.getpid()), self._root_ended  # noqa: S311 - jitter
+            self._factories(listen),
+            self._park,
+            random.Random(os.getpid()),  # noqa: S311 - jitter
+            self._root_ended,
         )
         self.overview = Overview(
             self.application, self.residents, self._store, model, self.stalls, root, self.socket if listen else None
@@ -195,9 +198,7 @@ class Daemon:
 
     def _factories(self, listen: bool) -> Factories:  # noqa: FBT001 - private
         config, app = self._config, self._application
-        residency = Residency(
-            config.memory.idle_after_s, config.memory.resident_bytes, config.memory.resident_users
-        )
+        residency = Residency(config.memory.idle_after_s, config.memory.resident_bytes, config.memory.resident_users)
         rng = random.Random(os.getpid())  # noqa: S311 - jitter
         address = Address(self.socket, config.server.group_access)
 

@@ -119,7 +119,9 @@ def load(path: Path | None = None, overrides: Mapping[str, object] | None = None
         return msgspec.convert(tree, Config, strict=False)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
-        raise ConfigError(what[:1].lower() + what[1:], field=where.rstrip("`") or None, hint="see config/memoryd.toml") from None
+        raise ConfigError(
+            what[:1].lower() + what[1:], field=where.rstrip("`") or None, hint="see config/memoryd.toml"
+        ) from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -39,8 +39,12 @@ def _without_texts(_logger: object, _method: str, event: structlog.typing.EventD
     """Replace an exception by its class and the places it passed: a foreign message may quote a user's text."""
     error = event.pop("exc_info", None)
     if isinstance(error, BaseException):
-        event["error"] = f"{type(error).__name__}: {error.message}" if isinstance(error, MemorydError) else type(error).__name__
-        event["at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+        event["error"] = (
+            f"{type(error).__name__}: {error.message}" if isinstance(error, MemorydError) else type(error).__name__
+        )
+        event["at"] = [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
         if error.__cause__ is not None:
             event["cause"] = type(error.__cause__).__name__
     return event

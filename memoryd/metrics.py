@@ -31,7 +31,9 @@ RESIDENTS = Gauge("memoryd_resident_users", "Users whose memory is open.", regis
 RESIDENT_BYTES = Gauge("memoryd_resident_bytes", "Bytes held by open memories.", registry=REGISTRY)
 LAG = Gauge("memoryd_ingest_lag_events", "Stored events not yet committed.", registry=REGISTRY)
 MAILBOX_DEPTH = Gauge("memoryd_mailbox_depth", "Messages waiting.", ["actor"], registry=REGISTRY)
-MAILBOX_AGE = Gauge("memoryd_mailbox_oldest_seconds", "Age of the oldest waiting message.", ["actor"], registry=REGISTRY)
+MAILBOX_AGE = Gauge(
+    "memoryd_mailbox_oldest_seconds", "Age of the oldest waiting message.", ["actor"], registry=REGISTRY
+)
 STALLS = Histogram("memoryd_loop_stall_seconds", "Lateness of the event loop.", buckets=_STALLS, registry=REGISTRY)
 
 

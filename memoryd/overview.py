@@ -137,7 +137,14 @@ class Overview:
     def log_tree(self) -> None:
         """Write the tree into the log; called on SIGUSR1."""
         for each in self.tree().actors:
-            log.info("actor", path=each.path, phase=each.phase, depth=each.depth, oldest_s=each.oldest_s, restarts=each.restarts)
+            log.info(
+                "actor",
+                path=each.path,
+                phase=each.phase,
+                depth=each.depth,
+                oldest_s=each.oldest_s,
+                restarts=each.restarts,
+            )
 
     def _count_users(self) -> int:
         return sum(1 for _ in self._store.users())

@@ -39,9 +39,7 @@ class Transport(Protocol):
 class SocketTransport:
     """One connection; requests overlap, and each answer finds its request by its correlation."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, socket: Path, token: str
-    ) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, socket: Path, token: str) -> None:
         self._socket = socket
         self._token = token
         self._reader = reader
@@ -83,12 +81,13 @@ class SocketTransport:
         # On a connection of its own: a reader that takes its time must not hold up the answers to other requests.
         own = await SocketTransport.connect(self._socket, self._token)
         try:
-            async for event in own._events(user, message):
+            async for event in own.events(user, message):
                 yield event
         finally:
             await own.close()
 
-    async def _events(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
+    async def events(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
+        """Yield the events of the one subscription this connection is for."""
         number, answers = self._open(maxsize=STREAM_EVENTS)
         body = wire.to_body(message)
         if user is not None:

@@ -19,9 +19,7 @@ class MemorydError(Exception):
     # What the command line exits with when this error ends it (sysexits.h).
     exit_code: ClassVar[int] = 70
 
-    def __init__(
-        self, message: str, *, field: str | None = None, hint: str | None = None, **details: Detail
-    ) -> None:
+    def __init__(self, message: str, *, field: str | None = None, hint: str | None = None, **details: Detail) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
@@ -162,8 +160,6 @@ class Unsupported(WireError):
     """An unknown kind of request or an unknown field; the connection stays."""
 
 
-def rebuild(
-    name: str, message: str, field: str | None, hint: str | None, details: dict[str, Detail]
-) -> MemorydError:
+def rebuild(name: str, message: str, field: str | None, hint: str | None, details: dict[str, Detail]) -> MemorydError:
     """Make the error of class `name` again on the other side of a wire; an unknown class becomes the root."""
     return type_of.get(name, MemorydError)(message, field=field, hint=hint, **details)

@@ -34,7 +34,9 @@ def user_id(text: str) -> UserId:
     """Return `text` as a UserId, which is safe as one part of a path. Raises InvalidMessage."""
     if not _USER.fullmatch(text):
         raise InvalidMessage(
-            "not a user id", field="user", hint="use 1 to 64 letters, digits, '-' or '_', beginning with a letter or digit"
+            "not a user id",
+            field="user",
+            hint="use 1 to 64 letters, digits, '-' or '_', beginning with a letter or digit",
         )
     return UserId(text)
 
@@ -42,14 +44,18 @@ def user_id(text: str) -> UserId:
 def event_id(text: str) -> EventId:
     """Return `text` as an EventId. Raises InvalidMessage."""
     if not _EVENT.fullmatch(text):
-        raise InvalidMessage("not an event id", field="id", hint="use 1 to 128 printable ASCII characters without spaces")
+        raise InvalidMessage(
+            "not an event id", field="id", hint="use 1 to 128 printable ASCII characters without spaces"
+        )
     return EventId(text)
 
 
 def event_type(text: str) -> str:
     """Return `text` when it can name a type of event. Raises InvalidMessage."""
     if not _TYPE.fullmatch(text):
-        raise InvalidMessage("not an event type", field="type", hint="use 1 to 128 letters, digits, '.', '_', '-' or ':'")
+        raise InvalidMessage(
+            "not an event type", field="type", hint="use 1 to 128 letters, digits, '.', '_', '-' or ':'"
+        )
     return text
 
 

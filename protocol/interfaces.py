@@ -357,9 +357,7 @@ class GlobalStore(Protocol):
         """Remove these copies, or all of the user, and their bytes. Raises StorageFault."""
         ...
 
-    def query(
-        self, vector: Vectors, *, k: int, where: MemoryFilter, asked_by: UserId
-    ) -> Sequence[RetrievedMemory]:
+    def query(self, vector: Vectors, *, k: int, where: MemoryFilter, asked_by: UserId) -> Sequence[RetrievedMemory]:
         """Return the nearest copies that others published; quick. `record.metadata["published_by"]` names who."""
         ...
 

@@ -169,7 +169,9 @@ class Forget(Ask["Forgotten"], frozen=True, kw_only=True):
         chosen = [bool(self.ids), self.session_id is not None, self.before is not None, self.everything]
         if sum(chosen) != 1:
             raise InvalidMessage(
-                "nothing or too much to forget", field="ids", hint="give ids, session_id, before or everything: just one"
+                "nothing or too much to forget",
+                field="ids",
+                hint="give ids, session_id, before or everything: just one",
             )
         for each in self.ids:
             ids.record_id(each)
@@ -190,7 +192,9 @@ class Export(Ask["Exported"], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not 0 <= self.after <= MAX_SEQ or not 1 <= self.limit <= MAX_BATCH:
-            raise InvalidMessage("page out of range", field="limit", hint=f"use after >= 0 and a limit of 1 to {MAX_BATCH}")
+            raise InvalidMessage(
+                "page out of range", field="limit", hint=f"use after >= 0 and a limit of 1 to {MAX_BATCH}"
+            )
 
 
 class Exported(Struct, frozen=True, kw_only=True):

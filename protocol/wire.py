@@ -70,7 +70,9 @@ class Decoder:
             while len(self._buffer) - start >= _LENGTH.size:
                 (length,) = _LENGTH.unpack_from(self._buffer, start)
                 if length > MAX_FRAME:
-                    raise TooLarge("frame too large", field="length", hint=f"send at most {MAX_FRAME} bytes", size=length)
+                    raise TooLarge(
+                        "frame too large", field="length", hint=f"send at most {MAX_FRAME} bytes", size=length
+                    )
                 end = start + _LENGTH.size + length
                 if len(self._buffer) < end:
                     return
@@ -108,7 +110,9 @@ def encode_frame(kind: str, correlation: int, deadline_ms: int, body: dict[str, 
     """Encode one frame with its length. Raises TooLarge."""
     payload: bytes = msgpack.packb([kind, correlation, deadline_ms, body])
     if len(payload) > MAX_FRAME:
-        raise TooLarge("message too large", field="body", hint=f"keep a message under {MAX_FRAME} bytes", size=len(payload))
+        raise TooLarge(
+            "message too large", field="body", hint=f"keep a message under {MAX_FRAME} bytes", size=len(payload)
+        )
     return _LENGTH.pack(len(payload)) + payload
 
 
@@ -161,9 +165,7 @@ def error_body(error: MemorydError) -> dict[str, Any]:
 def error_of(body: dict[str, Any]) -> MemorydError:
     """Turn the body of an `error` frame into the error it was."""
     details: dict[str, Detail] = {str(k): v for k, v in dict(body.get("details") or {}).items()}
-    return rebuild(
-        str(body.get("error")), str(body.get("message", "")), body.get("field"), body.get("hint"), details
-    )
+    return rebuild(str(body.get("error")), str(body.get("message", "")), body.get("field"), body.get("hint"), details)
 
 
 def _no_extension(_code: int, _data: bytes) -> object:

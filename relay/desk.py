@@ -132,7 +132,9 @@ class Desk:
             )
         )
 
-    async def subscribe(self, grant: Grant, user: UserId | None, message: m.Subscribe) -> AsyncIterator[tuple[StoredEvent, ...]]:
+    async def subscribe(
+        self, grant: Grant, user: UserId | None, message: m.Subscribe
+    ) -> AsyncIterator[tuple[StoredEvent, ...]]:
         """Yield events in order: first what was missed since `after`, read from the log, then what comes.
 
         Raises CursorTooOld, or SlowConsumer when the listener falls behind.
@@ -164,7 +166,9 @@ class Desk:
         """Read the log from `cursor`, to its end or up to `until`, at the pace of the listener."""
         while until is None or cursor < until:
             events = await self._event_relay.ask(
-                ReadEvents(after=cursor, limit=CATCH_UP_EVENTS), deadline=Deadline.after(READ_WITHIN_S), wait_for_room=True
+                ReadEvents(after=cursor, limit=CATCH_UP_EVENTS),
+                deadline=Deadline.after(READ_WITHIN_S),
+                wait_for_room=True,
             )
             taken = [event for event in events if until is None or event.seq <= until]
             if taken:
@@ -213,4 +217,6 @@ class Desk:
         seqs = tuple(seq for seq in message.seqs if seq in own)
         if not seqs:
             return m.Unparked(events=0)
-        return m.Unparked(events=await self._event_relay.ask(UnparkEvents(seqs=seqs, drop=message.drop), deadline=deadline))
+        return m.Unparked(
+            events=await self._event_relay.ask(UnparkEvents(seqs=seqs, drop=message.drop), deadline=deadline)
+        )

@@ -79,7 +79,9 @@ class _Connection:
 class Gateway(Actor):
     """Serves the socket."""
 
-    def __init__(self, address: Address, desk: Desk, grants: Grants, *, server: str, model: str, within_s: float) -> None:
+    def __init__(
+        self, address: Address, desk: Desk, grants: Grants, *, server: str, model: str, within_s: float
+    ) -> None:
         self._address = address
         self._desk = desk
         self._grants = grants
@@ -161,7 +163,9 @@ class Gateway(Actor):
             raise BadFrame("the first frame is not hello", field="kind", hint="see docs/protocol.md")
         hello = wire.from_body(frame.body, wire.Hello)
         if hello.version != wire.VERSION:
-            raise Unsupported("another version of the protocol", field="version", hint=f"this daemon speaks {wire.VERSION}")
+            raise Unsupported(
+                "another version of the protocol", field="version", hint=f"this daemon speaks {wire.VERSION}"
+            )
         grant = self._grants.resolve(_peer_uid(writer), hello.token)
         connection = _Connection(writer, grant)
         welcome = wire.Welcome(
@@ -204,7 +208,9 @@ class Gateway(Actor):
         try:
             named, message = wire.request_of(frame)
             if isinstance(message, m.Subscribe):
-                await self._stream(connection, frame, connection.grant.user(named) if named is not None else None, message)
+                await self._stream(
+                    connection, frame, connection.grant.user(named) if named is not None else None, message
+                )
                 return
             deadline = Deadline.after(min(frame.deadline_ms / 1000 or self._within_s, LONGEST_S))
             reply = await self._desk.answer(connection.grant.user(named), message, deadline)

@@ -41,7 +41,9 @@ def grant_of(users: Sequence[str], default: UserId) -> Grant:
 class Grants:
     """Resolves credentials: a token, or else the identity of the process at the other end of the socket."""
 
-    def __init__(self, *, own_uid: int, default: UserId, tokens: Mapping[str, Grant], uids: Mapping[int, Grant]) -> None:
+    def __init__(
+        self, *, own_uid: int, default: UserId, tokens: Mapping[str, Grant], uids: Mapping[int, Grant]
+    ) -> None:
         self._own = Grant(None, default)
         self._tokens = dict(tokens)
         self._uids = {**uids, own_uid: self._own, 0: self._own}

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.events import Event, JsonObject
     from memoryd.protocol.ids import RecordId
 
+
 class Mapped(Struct, frozen=True, kw_only=True):
     """What an event became: no, one or several memories, and what it says about a run or about what was recalled."""
 

@@ -291,9 +291,7 @@ class MemoryEventRelay(Actor):
         lane.crashes.update(seqs)
         lane.careful_until = max(lane.careful_until, *seqs)
         if len(seqs) == 1 and lane.crashes[seqs[0]] >= CRASHES_TO_PARK:
-            await self._event_relay.ask(
-                ParkEvent(seq=seqs[0], error=error), deadline=Deadline.after(ASK_WITHIN_S)
-            )
+            await self._event_relay.ask(ParkEvent(seq=seqs[0], error=error), deadline=Deadline.after(ASK_WITHIN_S))
             lane.crashes.pop(seqs[0])
 
     # --- who waits for a commit ---

@@ -76,7 +76,7 @@ def mistyped(rng: random.Random) -> bytes:
     def value(depth: int = 0) -> object:
         kinds: list[Callable[[], object]] = [
             lambda: rng.randrange(-(1 << 63), 1 << 64),
-            lambda: rng.random(),
+            rng.random,
             lambda: None,
             lambda: rng.choice(["", "../x", "*", "x" * 1_000, "a\x00b", "2026-03-01T12:00:00Z"]),
             lambda: rng.randbytes(rng.randrange(10)),
@@ -122,7 +122,7 @@ async def everything_said(raw: Raw) -> None:
 
 
 async def test_ten_thousand_malformed_frames_harm_neither_the_daemon_nor_a_healthy_peer(tmp_path: Path) -> None:
-    rng = random.Random(8)  # noqa: S311 - the same frames every time
+    rng = random.Random(8)
     async with running(tmp_path, listen=True) as house:
         await house.memory.remember("added a mutex", user="healthy")
         for _ in range(20):

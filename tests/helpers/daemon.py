@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import structlog
@@ -96,7 +96,7 @@ class House:
             raise
         finally:
             os.seteuid(0)
-        client.setblocking(False)  # noqa: FBT003 - its name says it
+        client.setblocking(False)
         return Raw(*await asyncio.open_unix_connection(sock=client))
 
     def slot(self, name: str) -> Slot:
@@ -140,7 +140,7 @@ class Raw:
     _decoder: wire.Decoder = field(default_factory=wire.Decoder)
     _frames: list[wire.Frame] = field(default_factory=list)
 
-    async def __aenter__(self) -> Raw:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -273,12 +273,12 @@ class _Left:
 
 
 def _descriptors() -> Iterable[str]:
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            target = os.readlink(f"/proc/self/fd/{name}")
+            target = str(link.readlink())
             # libuv keeps one spare descriptor for each loop that listens.
             if not target.startswith(("/proc", "/dev/null")):
-                yield f"{name} -> {target}"
+                yield f"{link.name} -> {target}"
 
 
 async def until(condition: Callable[[], object], within_s: float = PATIENCE_S) -> None:

@@ -525,7 +525,7 @@ async def test_events_that_were_published_with_a_wrong_one_are_refused_together(
 async def test_a_token_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     async with running(tmp_path, listen=True) as house:
         with pytest.raises(Forbidden) as refused:
-            await house.connect(token="forged")
+            await house.connect("forged")
 
         assert refused.value.field == "token"
         assert refused.value.hint

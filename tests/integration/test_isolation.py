@@ -36,7 +36,7 @@ SECURITY = {
         {"sha256": token_sha256("for-both"), "users": ["alice", "bob"]},
     ],
 }
-SECRET = "the launch code is tangerine"
+SECRET = "the launch code is tangerine"  # noqa: S105 - that is the point
 FORGED = [
     "",
     "../alice",
@@ -232,7 +232,7 @@ async def test_what_goes_on_live_reaches_only_the_users_of_the_credential(tmp_pa
 
 async def test_the_tree_names_no_user_that_is_not_granted(tmp_path: Path) -> None:
     async with running(tmp_path, listen=True, security=SECURITY) as house:
-        alice, bob = await two(house)
+        _, bob = await two(house)
 
         assert "user/alice" not in {actor.path for actor in (await bob.tree()).actors}
         assert "user/bob" in {actor.path for actor in (await bob.tree()).actors}
@@ -251,7 +251,7 @@ async def test_a_process_of_another_system_user_gets_what_its_uid_is_granted() -
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o755)  # others must reach the socket
+        os.chmod(name, 0o755)  # noqa: PTH101, S103 - others must reach the socket
         async with running(folder, listen=True, security=security) as house:
             granted = await hello_as(65_533, house)
             stranger = await hello_as(65_534, house)

@@ -32,7 +32,11 @@ def filled(root: Path, embedder: HashingEmbedder) -> list[MemoryRecord]:
     now = SystemClock().now()
     records = [
         MemoryRecord(
-            id=RecordId(new_ulid(now)), text=text, kind=MemoryKind.FINDING, source=MemorySource.WORKER_RESULT, timestamp=now
+            id=RecordId(new_ulid(now)),
+            text=text,
+            kind=MemoryKind.FINDING,
+            source=MemorySource.WORKER_RESULT,
+            timestamp=now,
         )
         for text in TEXTS
     ]

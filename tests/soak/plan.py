@@ -36,13 +36,13 @@ class Plan:
 
     def rng(self, purpose: str) -> random.Random:
         """Return a new generator for whatever else is chosen at random."""
-        return random.Random(f"{self.seed}/{purpose}")  # noqa: S311 - to be repeated
+        return random.Random(f"{self.seed}/{purpose}")
 
 
 def plan(seed: int, number: int) -> Plan:
     """Return the plan of kill `number`; the same for the same seed."""
     own = f"{seed}/{number}"
-    rng = random.Random(own)  # noqa: S311 - to be repeated
+    rng = random.Random(own)
     mode = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
     settings: dict[str, object] = {
         "memory.commit_after_s": rng.choice((0.01, 0.05, 0.3, 1.0)),

@@ -169,9 +169,7 @@ async def test_a_handler_without_progress_is_killed(soon: Deadline) -> None:
         async def handle(self, message: object, ctx: Context) -> object:
             await gate.wait()
 
-    slot = Slot(
-        "stuck", Stuck, on_exit=lambda _, end: ends.append(end), park=lambda *_: None, hang_after_s=0.05
-    )
+    slot = Slot("stuck", Stuck, on_exit=lambda _, end: ends.append(end), park=lambda *_: None, hang_after_s=0.05)
     await slot.start()
 
     with pytest.raises(ActorFailed):
@@ -207,9 +205,7 @@ async def test_passivation_waits_until_there_is_no_mail(soon: Deadline) -> None:
     ends: list[object] = []
     gate = asyncio.Event()
     log: list[str] = []
-    slot = Slot(
-        "user", lambda: _worker(log, gate), on_exit=lambda _, end: ends.append(end), park=lambda *_: None
-    )
+    slot = Slot("user", lambda: _worker(log, gate), on_exit=lambda _, end: ends.append(end), park=lambda *_: None)
     await slot.start()
     waiting = asyncio.create_task(slot.ref.ask(Echo(number=3), deadline=soon))
     await asyncio.sleep(0.01)

@@ -172,7 +172,20 @@ def test_a_request_is_the_same_on_the_other_side() -> None:
     assert message != draft
 
 
-@pytest.mark.parametrize("name", sorted(errors.type_of))
+KNOWN = sorted(name for name, each in errors.type_of.items() if each.__module__ == errors.__name__)
+
+
+class OwnFault(errors.StorageFault):
+    """Known to one side only."""
+
+
+def test_an_error_that_only_the_daemon_knows_arrives_as_the_nearest_that_is_known() -> None:
+    body = wire.error_body(OwnFault("no file has this name", hint="look for it"))
+
+    assert body["error"] == "StorageFault"
+
+
+@pytest.mark.parametrize("name", KNOWN)
 def test_every_error_is_the_same_on_the_other_side(name: str) -> None:
     error = errors.type_of[name]("something is wrong", field="a.b", hint="mend it", after=7, retry_after=0.5)
 

@@ -77,7 +77,7 @@ def no_file_grows_beyond(size: int) -> Iterator[None]:
 
 
 def test_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(path: Path) -> None:
-    moments = random.Random(7)  # noqa: S311  # repeatable, not secret
+    moments = random.Random(7)  # repeatable, not secret
     acknowledged = 0
     for _ in range(6):
         child = subprocess.Popen(
@@ -301,7 +301,7 @@ def test_erased_bytes_are_in_no_file(path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_erased_bytes_are_gone_after_pages_were_split_merged_and_reused(path: Path, seed: int) -> None:
-    sizes = random.Random(seed)  # noqa: S311  # repeatable, not secret
+    sizes = random.Random(seed)  # repeatable, not secret
     store = open_store(path)
     for batch in range(20):
         store.append(
@@ -329,7 +329,7 @@ def test_erased_bytes_are_gone_after_pages_were_split_merged_and_reused(path: Pa
 
 @pytest.mark.parametrize("seed", [4, 6, 9, 11])  # each leaves copies behind when the file is not rewritten
 def test_erased_bytes_are_gone_though_rows_were_moved_before(path: Path, seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311  # repeatable, not secret
+    chance = random.Random(seed)  # repeatable, not secret
     store = open_store(path)
     texts = [f"<says {n}>" * chance.choice((1, 5, 60, 200)) for n in range(1, 301)]
     store.append([(ANNA, event(f"e{n}", text)) for n, text in enumerate(texts, 1)])
