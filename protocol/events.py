@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -14,6 +15,9 @@ from memoryd.protocol.ids import EventId, Seq, UserId
 
 Moment = Annotated[datetime, Meta(tz=True)]
 JsonObject = dict[str, object]
+
+# A frame may nest 16 levels; the answer with the most around a value puts 6 of them there.
+MAX_JSON_DEPTH: Final = 8
 
 Ack = Literal["queued", "stored", "committed"]
 
@@ -29,6 +33,52 @@ def checked_moment(moment: datetime | None, field: str) -> datetime | None:
     except OverflowError:
         raise InvalidMessage("time out of range", field=field, hint="use the years 1 to 9999 of UTC") from None
     return moment
+
+
+def checked_json(value: JsonObject, field: str) -> JsonObject:  # noqa: C901 - a table
+    """Return `value` when it is plain JSON that fits every frame. Raises InvalidMessage.
+
+    At most MAX_JSON_DEPTH levels, integers of 64 bits, finite numbers, texts that can be encoded.
+    """
+    level: list[object] = [value]
+    for depth in range(MAX_JSON_DEPTH + 1):
+        inner: list[object] = []
+        for each in level:
+            match each:
+                case dict() | list() | tuple() if depth == MAX_JSON_DEPTH:
+                    _require(False, "nested too deep", field, f"nest at most {MAX_JSON_DEPTH} levels")
+                case dict():
+                    inner += each
+                    inner += each.values()
+                case list() | tuple():
+                    inner += each
+                case str() if each.isascii():
+                    pass
+                case str():
+                    _require(_is_encodable(each), "text is not valid Unicode", field, "remove lone surrogates")
+                case None | bool():
+                    pass
+                case int():
+                    _require(-(1 << 63) <= each < 1 << 64, "number out of range", field, "use 64 bits, or a text")
+                case float():
+                    _require(math.isfinite(each), "NaN or infinity", field, "use null")
+                case _:
+                    _require(False, "not JSON", field, "use texts, numbers, lists and objects")
+        level = inner
+    return value
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _require(holds: bool, message: str, field: str, hint: str) -> None:  # noqa: FBT001 - private
+    if not holds:
+        raise InvalidMessage(message, field=field, hint=hint)
 
 
 class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +103,7 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ids.label(self.actor, "actor")
         ids.label(self.session_id, "session_id")
         ids.label(self.run_id, "run_id")
+        checked_json(self.payload, "payload")
 
 
 def weight_of(events: Iterable[Event]) -> int:

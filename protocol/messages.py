@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
-from memoryd.protocol.events import Ack, Event, Moment, Receipt, StoredEvent, checked_moment
+from memoryd.protocol.events import Ack, Event, Moment, Receipt, StoredEvent, checked_json, checked_moment
 from memoryd.protocol.ids import RecordId, Seq, TrajectoryId
 from memoryd.protocol.records import (
     ANY,
@@ -120,6 +120,7 @@ class Import(Ask["Remembered"], frozen=True, kw_only=True):
             ids.record_id(record.id)
             ids.label(record.session_id, f"{place}.session_id")
             checked_moment(record.timestamp, f"{place}.timestamp")
+            checked_json(record.metadata, f"{place}.metadata")
 
 
 class Remembered(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
-from memoryd.protocol.events import JsonObject, Moment, checked_moment
+from memoryd.protocol.events import JsonObject, Moment, checked_json, checked_moment
 from memoryd.protocol.ids import RecordId, TrajectoryId
 
 MAX_TEXT_BYTES = 65_536
@@ -97,6 +97,7 @@ class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ids.label(self.session_id, "session_id")
         checked_quality(self.quality_score, "quality_score")
         checked_moment(self.timestamp, "timestamp")
+        checked_json(self.metadata, "metadata")
         if self.id is not None:
             ids.record_id(self.id)
 

@@ -107,7 +107,8 @@ def decode_frame(payload: bytes) -> Frame:
 
 
 def encode_frame(kind: str, correlation: int, deadline_ms: int, body: dict[str, Any]) -> bytes:
-    """Encode one frame with its length. Raises TooLarge."""
+    """Encode one frame with its length. Raises TooLarge for what the other side would refuse."""
+    _check_size([body])
     payload: bytes = msgpack.packb([kind, correlation, deadline_ms, body])
     if len(payload) > MAX_FRAME:
         raise TooLarge(
@@ -179,7 +180,7 @@ def _check_size(value: object) -> None:
     for _ in range(MAX_DEPTH + 1):
         children: list[object] = []
         for each in level:
-            if isinstance(each, list):
+            if isinstance(each, list | tuple):
                 children += each
             elif isinstance(each, dict):
                 children += each.values()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.errors import MemorydError
     from memoryd.protocol.events import Event
 
-# Deeper JSON is refused by the daemon too.
+# A line wraps the payload, and what of it becomes one is checked again by the event itself.
 MAX_DEPTH: Final = 16
 _MAX_BITS: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

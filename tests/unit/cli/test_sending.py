@@ -45,11 +45,5 @@ async def test_what_would_befall_every_item_ends_the_sending() -> None:
 
 
 def test_what_the_daemon_would_close_the_connection_for_is_refused_before() -> None:
-    nested: dict[str, object] = {}
-    for _ in range(15):
-        nested = {"a": nested}
-
     with pytest.raises(TooLarge):
-        require_sendable("remember", Remember(drafts=(Draft(text="x", metadata=nested),)))
-    with pytest.raises(InvalidMessage):
-        require_sendable("remember", Remember(drafts=(Draft(text="x", metadata={"n": -(2**64)}),)))
+        require_sendable("remember", Remember(drafts=(Draft(text="x", metadata={"n": [0] * (1 << 16)}),)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -323,7 +324,10 @@ def event(kind: str, payload: JsonObject, at: datetime = NOON, **names: str) -> 
 
 
 def mapped(kind: str, payload: JsonObject, at: datetime = NOON, **names: str) -> Mapped:
-    result = MAPPING.apply(event(kind, payload, at, **names))
+    made = event(kind, {}, at, **names)
+    # Not every payload here could be published; the mapping holds against those of older logs too.
+    msgspec.structs.force_setattr(made, "payload", payload)
+    result = MAPPING.apply(made)
     assert result is not None
     return result
 
@@ -599,7 +603,7 @@ payloads = st.dictionaries(
 @given(
     kind=st.sampled_from(sorted(default_rules())),
     payload=payloads,
-    at=st.datetimes(timezones=st.timezones()),
+    at=st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=st.timezones()),  # noqa: DTZ001 - strategy
 )
 def test_no_payload_can_make_the_mapping_fail(kind: str, payload: JsonObject, at: datetime) -> None:
     result = mapped(kind, payload, at)
