@@ -165,9 +165,10 @@ class Writer:
             self._ctx.spawn(self._commit_all())
 
     async def finish(self) -> None:
-        """Commit what is left; nobody else may call the writer any more."""
+        """Commit what is left, and what requests under way add meanwhile; no commit begins after this."""
         await self._idle.wait()
-        if self._pending.since is not None and not self._disk_is_full:
+        self._idle.clear()  # for good: a request that comes now must not begin a second commit beside this one
+        while self._pending.since is not None and not self._disk_is_full:
             await self._commit(self._take())
 
     async def close(self) -> None:

@@ -64,6 +64,22 @@ class PoisonedEmbedder(HashingEmbedder):
         return super().embed(texts)
 
 
+class HeldEmbedder(HashingEmbedder):
+    """Waits before every text that holds the word `slow`, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.waiting = 0
+
+    def embed(self, texts: Iterable[str]) -> Embeddings:
+        texts = list(texts)
+        if any("slow" in text for text in texts):
+            self.waiting += 1
+            assert self.go.wait(PATIENCE_S)
+        return super().embed(texts)
+
+
 @dataclass(slots=True)
 class House:
     """A running daemon, a memory that its owner uses, and ways to disturb it."""

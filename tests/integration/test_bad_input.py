@@ -177,23 +177,38 @@ async def test_more_than_a_frame_of_texts_is_refused_and_none_of_them_is_kept(tm
         assert len(await exported(house.memory, "alice")) == 1
 
 
-async def test_strange_but_legal_payloads_and_metadata_come_back_as_answers(tmp_path: Path) -> None:
-    strange = {
-        "bytes": b"\xff",
-        "nested": {"deep": [[[[1]]]]},
-        "big": (1 << 64) - 1,
-        "nan": float("nan"),
-        "": "\x00\u202e",
-    }
+async def test_strange_but_legal_payloads_and_metadata_come_back_as_they_were(tmp_path: Path) -> None:
+    strange = {"nested": {"deep": [[[[1]]]]}, "big": (1 << 64) - 1, "small": -(1 << 63), "": "\x00\u202e", "none": None}
     async with running(tmp_path, listen=True) as house:
         await house.memory.remember(TEXT, user="alice", metadata=strange)
         await house.memory.publish([event("e1", "strange", payload=strange)], user="alice", ack="committed")
 
         found = (await house.memory.recall(TEXT, user="alice", top_k=2)).memories
 
-        assert found[0].record.metadata["big"] == (1 << 64) - 1
+        assert found[0].record.metadata == strange
         assert [each.record.text for each in found] == [TEXT, "strange"]
         assert house.user_slot("alice").incarnations == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\xff", {b"k": 1}, float("nan"), float("inf"), [[[[[[[[[[1]]]]]]]]]], object()],
+    ids=["bytes", "bytes as key", "NaN", "infinity", "deep", "object"],
+)
+async def test_what_is_not_json_is_refused_in_a_payload_and_in_metadata(tmp_path: Path, value: object) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember(TEXT, user="alice")
+
+        with pytest.raises(InvalidMessage) as refused:
+            await house.memory.remember("x", user="alice", metadata={"note": value})
+        assert refused.value.field == "metadata"
+        assert refused.value.hint
+        with pytest.raises(InvalidMessage) as refused:
+            event("e1", "x", payload={"note": value})
+        assert refused.value.field == "payload"
+        assert refused.value.hint
+
+        await still_there(house)
 
 
 async def test_the_first_and_the_last_moment_of_utc_can_be_remembered(tmp_path: Path) -> None:

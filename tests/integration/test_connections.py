@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.protocol import wire
 from memoryd.protocol.errors import BadFrame, Expired, Forbidden, InvalidMessage, MemorydError, Overloaded, Unsupported
-from memoryd.protocol.interfaces import Embeddings
 from memoryd.relay import gateway
-from tests.helpers.daemon import Raw, event, events, exported, running, texts, until
-
-
-class HeldEmbedder(HashingEmbedder):
-    """Waits before every text that holds the word `slow`, until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Event()
-
-    def embed(self, texts: Iterable[str]) -> Embeddings:
-        texts = list(texts)
-        if any("slow" in text for text in texts):
-            assert self.go.wait(20)
-        return super().embed(texts)
+from tests.helpers.daemon import HeldEmbedder, Raw, event, events, exported, running, texts, until
 
 
 async def answers(raw: Raw, count: int) -> list[wire.Frame]:

@@ -7,17 +7,23 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import memoryd
+from memoryd import app
 from memoryd.actors import memories
 from memoryd.actors.slot import Passivate, Phase
 from memoryd.app import Daemon, open_memory
 from memoryd.embedding.onnx import OnnxEmbedder
+from memoryd.files import File, RealFiles
 from memoryd.protocol.errors import MemorydError, ShuttingDown, Unreachable
-from tests.helpers.daemon import config_of, events, exported, running, texts, until
+from tests.helpers.daemon import HeldEmbedder, config_of, events, exported, running, texts, until
+
+NOBODY = SimpleNamespace(applied_seq=0)
 
 
 @pytest.fixture
@@ -267,3 +273,45 @@ async def test_a_daemon_that_cannot_be_made_gives_the_directory_back(tmp_path: P
     assert refused.value.field == "mapping.chat.user_msg.like"
     async with running(tmp_path) as house:
         await house.memory.remember("added a mutex", user="alice")
+
+
+class SlowDisk(RealFiles):
+    """The machine's files, on a disk that writes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.writing = 0
+
+    def create(self, path: Path) -> File:
+        if path.name.startswith("memory.rvf") and not path.name.endswith(".lock"):
+            self.writing += 1
+            assert self.go.wait(20)
+        return super().create(path)
+
+
+async def test_what_comes_while_the_last_commit_is_written_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, held = SlowDisk(), HeldEmbedder()
+    monkeypatch.setattr(app, "RealFiles", lambda: disk)
+    async with running(tmp_path, embedder=held, memory={"commit_after_s": 60.0}) as house:
+        await house.memory.publish(events(3), user="alice")
+        await until(lambda: house.daemon.residents.states().get("alice", NOBODY).applied_seq == 3)
+        late = asyncio.create_task(house.memory.remember("slow and late", user="alice"))
+        await until(lambda: held.waiting)
+
+        disk.go.clear()
+        stopping = asyncio.create_task(house.daemon.stop())
+        await until(lambda: disk.writing == 1)
+        held.go.set()
+        await until(lambda: len(house.user_slot("alice").actor._index) == 4)
+        disk.go.set()
+        await stopping
+        accepted = await asyncio.gather(late, return_exceptions=True)
+
+    assert disk.writing == 1
+    async with running(tmp_path) as house:
+        kept = [record.text for record in await exported(house.memory, "alice")]
+        assert kept[:3] == ["e message 0", "e message 1", "e message 2"]
+        assert ("slow and late" in kept) or isinstance(accepted[0], MemorydError)
