@@ -32,12 +32,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("memoryd.memories")
 
-ACTIVATIONS: Final = 8  # users opened at once
+ACTIVATIONS: Final = 8  # users opened at once for requests
+PATIENT_ACTIVATIONS: Final = (
+    2  # and for events that nobody waits for: opening is work of the interpreter, which recalls need
+)
 WAITING_ACTIVATIONS: Final = 256  # requests that may wait for their user to open; more are refused
 USER_BUDGET: Final = Budget(3, 60.0)
 QUARANTINE_S: Final = 300.0
 MANY_SICK: Final = Budget(20, 10.0)  # distinct users; more is not the users' fault
 SWEEP_EVERY_S: Final = 2.0
+SWEEP_USERS: Final = 64  # looked at in one go
 REST_BETWEEN_S: Final = 1.0  # between two evictions of the same user
 AGENT_STOP_WITHIN_S: Final = 10.0
 AGENT_BASE_BYTES: Final = 32 << 10  # what a resident costs beside its rows: task, mailbox, file, tables
@@ -174,8 +178,7 @@ class MemorySupervisor(Actor):
             case Restart(user=user):
                 self._restart(user, ctx)
             case Sweep():
-                self._sweep()
-                ctx.after(SWEEP_EVERY_S, Sweep())
+                ctx.spawn(self._sweep(ctx))
 
     async def closed(self) -> None:
         await asyncio.gather(*(slot.stop(AGENT_STOP_WITHIN_S) for _, slot in self._residents))
@@ -185,7 +188,9 @@ class MemorySupervisor(Actor):
     def _open_next(self, ctx: Context) -> None:
         """Open users who are wanted, those somebody waits for first, a few at a time."""
         residents = self._residents
-        while len(self._opening) < ACTIVATIONS and (residents.urgent or residents.patient):
+        while residents.urgent or residents.patient:
+            if len(self._opening) >= (ACTIVATIONS if residents.urgent else PATIENT_ACTIVATIONS):
+                return
             user = (residents.urgent or residents.patient).popleft()
             slot = residents.slot(user)
             if slot.phase is Phase.COLD and user not in self._opening:
@@ -253,24 +258,31 @@ class MemorySupervisor(Actor):
 
     # --- rest ---
 
-    def _sweep(self) -> None:
+    async def _sweep(self, ctx: Context) -> None:
         """Ask idle users to rest; over the budget also those who were used last the longest ago."""
         now = asyncio.get_running_loop().time()
         self._rested = {user: when for user, when in self._rested.items() if now - when < REST_BETWEEN_S}
-        states = self._residents.states()
-        held = sum(state.resident_bytes + AGENT_BASE_BYTES for state in states.values())
-        count = len(states)
+        states: list[tuple[float, UserId, int]] = []
+        for number, (user, slot) in enumerate(self._residents):
+            if slot.phase is Phase.RUNNING and isinstance(slot.actor, MemoryAgent):
+                states.append((slot.actor.last_used, user, slot.actor.resident_bytes + AGENT_BASE_BYTES))
+            if number % SWEEP_USERS == SWEEP_USERS - 1:
+                await asyncio.sleep(0)  # a full house must not hold up the loop
+        held, count = sum(size for _, _, size in states), len(states)
         metrics.RESIDENTS.set(count)
         metrics.RESIDENT_BYTES.set(held)
-        for user, state in sorted(states.items(), key=lambda item: item[1].last_used):
-            slot = self._residents.known(user)
+        for last_used, user, size in sorted(states):
             crowded = held > self._residency.resident_bytes or count > self._residency.resident_users
-            idle = now - state.last_used >= self._residency.idle_after_s
-            if slot is None or not (idle or (crowded and user not in self._rested)) or slot.mailbox.depth:
+            is_idle = now - last_used >= self._residency.idle_after_s
+            if not is_idle and not crowded:
+                break  # the rest was used later still
+            known = self._residents.known(user)
+            if known is None or known.mailbox.depth or (not is_idle and user in self._rested):
                 continue
-            slot.mailbox.put_control(Passivate())
-            held -= state.resident_bytes + AGENT_BASE_BYTES
+            known.mailbox.put_control(Passivate())
+            held -= size
             count -= 1
+        ctx.after(SWEEP_EVERY_S, Sweep())
 
 
 def quarantined(residents: Residents) -> int:

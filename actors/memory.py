@@ -74,7 +74,6 @@ class AgentState:
     file_bytes: int
     dead_bytes: int
     resident_bytes: int
-    last_used: float
 
 
 class Fetch(m.Ask["Fetched"], frozen=True, kw_only=True):
@@ -174,6 +173,15 @@ class MemoryAgent(Actor):
         if self._is_open:
             await self._write.close()
 
+    @property
+    def last_used(self) -> float:
+        """When the last message came, on the loop's clock."""
+        return self._last_used
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._index.resident_bytes
+
     def state(self) -> AgentState:
         """Return a copy of the figures."""
         status = self._write.file_status
@@ -185,7 +193,6 @@ class MemoryAgent(Actor):
             file_bytes=status.file_bytes,
             dead_bytes=status.dead_bytes,
             resident_bytes=self._index.resident_bytes,
-            last_used=self._last_used,
         )
 
     async def handle(self, message: object, ctx: Context) -> object:  # noqa: C901, PLR0911, PLR0912 - one line a message

@@ -11,13 +11,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DISK_THREADS: Final = 4
+BACKGROUND_DISK_THREADS: Final = 2
 SEARCH_THREADS: Final = 2
 
 
 class Pools:
     """One pool for each sort of work; nothing else in the daemon creates threads.
 
-    `disk` keeps one thread free of background work, so that opening a user for a waiting request never stands behind
+    `disk` keeps threads free of background work, so that opening a user for a waiting request never stands behind
     the commits of others.
     """
 
@@ -29,7 +30,7 @@ class Pools:
         # A write and a read of the log may go on at the same time; two writes never.
         self._log_write = ThreadPoolExecutor(1, "log-write")
         self._log_read = ThreadPoolExecutor(1, "log-read")
-        self._background = asyncio.Semaphore(DISK_THREADS - 1)
+        self._background = asyncio.Semaphore(BACKGROUND_DISK_THREADS)
 
     async def embed(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await _run(self._embed, call, *args, **kwargs)

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -56,6 +57,7 @@ CRASHES_TO_PARK: Final = 2
 UNMAPPED_TYPES: Final = 256  # that are counted by name; a publisher may make up any number
 OTHER_TYPES: Final = "(others)"
 QUIET_S: Final = 5.0  # a lane that waits so long without a sign of its agent wakes it
+QUIET_LANES: Final = 64  # woken in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +340,8 @@ class MemoryEventRelay(Actor):
     def _wake_quiet(self, ctx: Context) -> None:
         """Ask agents that owe a commit and are silent how far they are; one that was killed is started by that."""
         now = asyncio.get_running_loop().time()
-        for user, lane in list(self._lanes.items()):
-            if now - lane.heard_at >= QUIET_S:
-                lane.heard_at = now
-                self._agent_of(user).poke(CommitUpTo(seq=lane.head))
-                self._catch_up(user, ctx)
+        quiet = ((user, lane) for user, lane in self._lanes.items() if now - lane.heard_at >= QUIET_S)
+        for user, lane in list(islice(quiet, QUIET_LANES)):
+            lane.heard_at = now
+            self._agent_of(user).poke(CommitUpTo(seq=lane.head))
+            self._catch_up(user, ctx)
