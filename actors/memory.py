@@ -21,7 +21,7 @@ from memoryd.actors.actor import Actor
 from memoryd.actors.importing import checked_vectors
 from memoryd.actors.knowledge import QueryGlobal, RemoveGlobal, merge
 from memoryd.actors.mailbox import Deadline
-from memoryd.actors.trajectories import Trajectories, ended, outcome_of
+from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, outcome_of, weight_of, weight_of_record
 from memoryd.actors.writer import CommitDue, Writer
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
@@ -35,15 +35,16 @@ if TYPE_CHECKING:
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.clock import Clock
-    from memoryd.protocol.interfaces import Embeddings, Hits, MemoryIndex, MemoryStore, ModelInfo, Vectors
+    from memoryd.protocol.interfaces import Embeddings, Hits, MemoryIndex, MemoryStore, ModelInfo, Opened, Vectors
     from memoryd.protocol.internal import RunSignal
 
 log = structlog.get_logger("memoryd.memory")
 
-INLINE_ROWS: Final = 4_000  # up to here a search takes less time than the way to a thread and back
+INLINE_ROWS: Final = 10_000  # up to here a search takes less time than the way to a thread and back
 EMBED_WITHIN_S: Final = 600.0
 ERASE_WITHIN_S: Final = 30.0
 MAX_STEPS: Final = 1_000
+MAX_TRAJECTORY: Final = 256 << 10  # bytes
 EXPORT_BYTES: Final = 512 << 10  # of one page: half a frame, room for the names around the texts
 
 
@@ -133,7 +134,8 @@ class MemoryAgent(Actor):
         self._jobs: deque[_Job] = deque()
         self._received = Seq(0)  # the last event taken from the relay
         self._last_used = 0.0
-        self._is_open = False
+        self._opened: Opened | None = None
+        self._writer: Writer | None = None
         self._is_sealing = False
         self._caught_up = asyncio.Event()
         self._caught_up.set()
@@ -142,10 +144,10 @@ class MemoryAgent(Actor):
 
     async def started(self, ctx: Context) -> None:
         began = time.perf_counter()
-        opened = await self._pools.disk(self._store.open, self._user)
+        opened = await self._pools.disk(self._open)
         self._ctx = ctx
         self._index: MemoryIndex = opened.index
-        self._write = Writer(
+        self._writer = self._write = Writer(
             self._user,
             self._store,
             opened.file,
@@ -157,10 +159,10 @@ class MemoryAgent(Actor):
             commit_after_s=self._limits.commit_after_s,
             commit_records=self._limits.commit_records,
         )
+        self._opened = None
         self._trajectories = Trajectories(opened.trajectories)
         self._received = opened.applied_seq
         self._last_used = asyncio.get_running_loop().time()
-        self._is_open = True
         if ctx.incarnation > 1:  # what an earlier one had applied and not committed must come again
             self._relay.poke(Resume(user=self._user, seq=opened.applied_seq))
         metrics.ACTIVATIONS.observe(time.perf_counter() - began)
@@ -170,8 +172,14 @@ class MemoryAgent(Actor):
         await self._write.finish()
 
     async def closed(self) -> None:
-        if self._is_open:
-            await self._write.close()
+        if self._opened is not None:  # before the writer has it, when the opening was cancelled
+            await self._pools.disk(self._opened.file.close)
+        if self._writer is not None:
+            await self._writer.close()
+
+    def _open(self) -> Opened:
+        self._opened = self._store.open(self._user)
+        return self._opened
 
     @property
     def last_used(self) -> float:
@@ -223,7 +231,7 @@ class MemoryAgent(Actor):
             case m.EndTrajectory():
                 return ctx.detach(self._end(message))
             case m.ListTrajectories(limit=limit):
-                return m.Trajectories(trajectories=self._trajectories.newest(limit))
+                return m.Trajectories(trajectories=tuple(fitting_prefix(self._trajectories.newest(limit), weight_of)))
             case Fetch(ids=ids):
                 return self._fetch(ids)
             case ObserveUser():
@@ -399,9 +407,12 @@ class MemoryAgent(Actor):
             memories = merge(memories, known, message.top_k)
         except MemorydError:
             partial = ("global",)
+        fitting = fitting_prefix(memories, lambda memory: weight_of_record(memory.record))
+        if len(fitting) < len(memories):
+            partial = (*partial, "size")
         elapsed = time.perf_counter() - began
         metrics.RECALLS.labels(hits.path, "partial" if partial else "whole").observe(elapsed)
-        return m.Recalled(memories=tuple(memories), tier=hits.path, partial=partial, elapsed_ms=round(elapsed * 1e3, 3))
+        return m.Recalled(memories=tuple(fitting), tier=hits.path, partial=partial, elapsed_ms=round(elapsed * 1e3, 3))
 
     async def _search(self, vector: Vectors, k: int, where: MemoryFilter) -> Hits:
         view = self._index.view()
@@ -484,8 +495,12 @@ class MemoryAgent(Actor):
 
     def _step(self, message: m.AddStep) -> m.Done:
         trajectory = self._open_trajectory(message.id)
-        if len(trajectory.steps) >= MAX_STEPS:
-            raise InvalidMessage("too many steps", field="id", hint=f"a trajectory holds at most {MAX_STEPS} steps")
+        if len(trajectory.steps) >= MAX_STEPS or weight_of(trajectory) + len(message.text) > MAX_TRAJECTORY:
+            raise InvalidMessage(
+                "the trajectory is full",
+                field="id",
+                hint=f"it holds at most {MAX_STEPS} steps of {MAX_TRAJECTORY} bytes in all",
+            )
         step = Step(action=message.action, text=message.text, timestamp=self._clock.now())
         self._keep(msgspec.structs.replace(trajectory, steps=(*trajectory.steps, step)))
         return m.Done()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.ids import RecordId, TrajectoryId, is_record_id, new_ulid
 from memoryd.protocol.internal import Feedback, RunSignal
-from memoryd.protocol.messages import EndTrajectory
+from memoryd.protocol.messages import REPLY_BYTES, EndTrajectory
 from memoryd.protocol.records import Draft, MemoryKind, MemoryRecord, MemorySource, Trajectory
+
+T = TypeVar("T")
 
 SUCCESS: Final = 0.5  # a run of at least this quality went well
 _TOLD_STEPS: Final = 12
@@ -102,6 +104,29 @@ class Trajectories:
             trajectory = self._by_id.pop(which)
             self._by_run.pop(trajectory.run_id, None)
         return gone
+
+
+def weight_of(trajectory: Trajectory) -> int:
+    """Return about how many bytes a trajectory takes in an answer."""
+    steps = sum(len(step.action.encode()) + len(step.text.encode()) + 64 for step in trajectory.steps)
+    return len(trajectory.query.encode()) + steps + 64 * len(trajectory.shown)
+
+
+def weight_of_record(record: MemoryRecord) -> int:
+    """Return about how many bytes a record takes in an answer."""
+    return len(record.text.encode()) + len(msgspec.json.encode(record.metadata)) + 256
+
+
+def fitting_prefix(items: Sequence[T], weight: Callable[[T], int]) -> list[T]:
+    """Return the first of `items` that fit an answer together, and at least one."""
+    taken: list[T] = []
+    left = REPLY_BYTES
+    for item in items:
+        left -= weight(item)
+        if left < 0 and taken:
+            break
+        taken.append(item)
+    return taken
 
 
 def ended(trajectory: Trajectory, message: EndTrajectory, when: datetime) -> Trajectory:

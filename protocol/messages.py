@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
-from memoryd.protocol.events import Ack, Event, Moment, Receipt, StoredEvent, checked_json, checked_moment
+from memoryd.protocol.events import Ack, Event, Moment, Receipt, StoredEvent, checked_moment
 from memoryd.protocol.ids import RecordId, Seq, TrajectoryId
 from memoryd.protocol.records import (
     ANY,
@@ -22,6 +22,7 @@ from memoryd.protocol.records import (
     MemoryRecord,
     RetrievedMemory,
     Trajectory,
+    checked_metadata,
     checked_quality,
     checked_text,
 )
@@ -32,6 +33,8 @@ MAX_QUERY_BYTES: Final = 16_384
 MAX_TOP_K: Final = 100
 MAX_BATCH: Final = 1_024
 MAX_STEP_BYTES: Final = 16_384
+MAX_BATCH_BYTES: Final = 832 << 10  # of texts in one request: its answer repeats them and must fit a frame
+REPLY_BYTES: Final = 768 << 10  # of texts in an answer that is cut to fit a frame
 MAX_SEQ: Final = (1 << 63) - 1  # what the log and the arrays count to
 
 
@@ -102,6 +105,10 @@ class Remember(Ask["Remembered"], frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 1 <= len(self.drafts) <= MAX_BATCH:
             raise InvalidMessage("wrong number of memories", field="drafts", hint=f"send 1 to {MAX_BATCH} at a time")
+        if sum(len(draft.text.encode()) for draft in self.drafts) > MAX_BATCH_BYTES:
+            raise InvalidMessage(
+                "too much text", field="drafts", hint=f"send at most {MAX_BATCH_BYTES} bytes at a time"
+            )
 
 
 class Import(Ask["Remembered"], frozen=True, kw_only=True):
@@ -120,7 +127,7 @@ class Import(Ask["Remembered"], frozen=True, kw_only=True):
             ids.record_id(record.id)
             ids.label(record.session_id, f"{place}.session_id")
             checked_moment(record.timestamp, f"{place}.timestamp")
-            checked_json(record.metadata, f"{place}.metadata")
+            checked_metadata(record.metadata, f"{place}.metadata")
 
 
 class Remembered(Struct, frozen=True, kw_only=True):
@@ -148,7 +155,8 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
 class Recalled(Struct, frozen=True, kw_only=True):
     """The memories that fit, best first.
 
-    `tier` names how they were found (`empty`, `exact`, `hnsw`); `partial` names what could not be asked in time.
+    `tier` names how they were found (`exact`, `hnsw`). `partial` names what is missing: `global` when the global store could
+    not be asked in time, `size` when the last memories did not fit the answer.
     """
 
     memories: tuple[RetrievedMemory, ...]

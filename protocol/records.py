@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
+import msgspec
 from msgspec import Struct
 
 from memoryd.protocol import ids
@@ -13,6 +14,7 @@ from memoryd.protocol.events import JsonObject, Moment, checked_json, checked_mo
 from memoryd.protocol.ids import RecordId, TrajectoryId
 
 MAX_TEXT_BYTES = 65_536
+MAX_METADATA_BYTES = 16_384
 
 
 def checked_text(text: str, field: str, limit: int = MAX_TEXT_BYTES) -> str:
@@ -30,6 +32,17 @@ def checked_text(text: str, field: str, limit: int = MAX_TEXT_BYTES) -> str:
             "text too long", field=field, hint=f"send at most {limit} bytes, or cut it into parts", size=size
         )
     return text
+
+
+def checked_metadata(metadata: JsonObject, field: str) -> JsonObject:
+    """Return `metadata` when it is small, plain JSON. Raises InvalidMessage."""
+    checked_json(metadata, field)
+    size = len(msgspec.json.encode(metadata)) if metadata else 0
+    if size > MAX_METADATA_BYTES:
+        raise InvalidMessage(
+            "metadata too large", field=field, hint=f"keep it under {MAX_METADATA_BYTES} bytes of JSON", size=size
+        )
+    return metadata
 
 
 def checked_quality(quality: float | None, field: str) -> float | None:
@@ -97,7 +110,7 @@ class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ids.label(self.session_id, "session_id")
         checked_quality(self.quality_score, "quality_score")
         checked_moment(self.timestamp, "timestamp")
-        checked_json(self.metadata, "metadata")
+        checked_metadata(self.metadata, "metadata")
         if self.id is not None:
             ids.record_id(self.id)
 
