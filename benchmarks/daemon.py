@@ -135,6 +135,14 @@ class Daemon:
         fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def loop_s(self) -> tuple[float, float]:
+        """Return how long the event loop's thread ran, and how long it was ready and had to wait for a processor.
+
+        The second tells how much of a lateness is the machine's (sched-stats of the kernel, /proc/pid/schedstat).
+        """
+        ran, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()
+        return int(ran) / 1e9, int(waited) / 1e9
+
     def fsyncs(self) -> int:
         """Return how often the process that ended last called fsync from Python, SQLite's own calls not among them."""
         if self._counts is None:

@@ -144,11 +144,11 @@ class Daemon:
 
     async def start(self) -> None:
         """Bring the tree up. Raises what kept it down."""
-        self.stalls.start()
         end = await self.application.root.start()
         if end is not None:
             await self.stop()
             raise _cause(end)
+        self.stalls.start()
 
     async def stop(self) -> None:
         """Drain and stop, right to left; everything stored is safe whatever happens here."""

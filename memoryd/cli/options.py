@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from memoryd.paths import default_config
 from memoryd.protocol.errors import ConfigError
 
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -76,9 +77,5 @@ def configured(command: Callable[..., int | None]) -> Callable[..., int | None]:
 
 
 def config_file(given: Path | None) -> Path | None:
-    """Return the file that was named, else the user's, else the machine's, else None."""
-    if given is not None:
-        return given
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "memoryd" / "config.toml"
-    candidates = (own, Path("/etc/memoryd/memoryd.toml"))
-    return next((path for path in candidates if path.is_file()), None)
+    """Return the file that was named, else the one of the service, the user or the machine, else None."""
+    return given if given is not None else default_config()
