@@ -137,7 +137,7 @@ async def _ask(memory: Memory, queries: list[str], active: int, seconds: float) 
     async with asyncio.TaskGroup() as group:
         for number in range(int(seconds * RATE)):
             await asyncio.sleep(max(0.0, start + number / RATE - clock.time()))
-            group.create_task(one(queries[number % len(queries)], f"known-{rng.randrange(active)}"))
+            group.create_task(one(rng.choice(queries), f"known-{rng.randrange(active)}"))
     return took
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
 from memoryd.cli.sending import require_sendable, send_or_halve
 from memoryd.protocol.errors import InvalidMessage, MemorydError, ShuttingDown, TooLarge
-from memoryd.protocol.messages import Remember
-from memoryd.protocol.records import Draft
+from memoryd.protocol.events import Event
+from memoryd.protocol.ids import EventId
+from memoryd.protocol.messages import Publish
 
 
 async def outcome_of(items: Sequence[int], bad: set[int]) -> tuple[list[int], list[int]]:
@@ -45,5 +47,9 @@ async def test_what_would_befall_every_item_ends_the_sending() -> None:
 
 
 def test_what_the_daemon_would_close_the_connection_for_is_refused_before() -> None:
+    event = Event(
+        id=EventId("e"), type="chat.user_msg", timestamp=datetime.now(UTC), payload={"numbers": [0] * (1 << 16)}
+    )
+
     with pytest.raises(TooLarge):
-        require_sendable("remember", Remember(drafts=(Draft(text="x", metadata={"n": [0] * (1 << 16)}),)))
+        require_sendable("publish", Publish(events=(event,)))
