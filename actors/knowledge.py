@@ -14,46 +14,22 @@ import structlog
 from memoryd.actors.actor import Actor
 from memoryd.actors.context import DETACHED, refuse
 from memoryd.protocol.errors import StorageFault
-from memoryd.protocol.ids import RecordId, UserId
-from memoryd.protocol.messages import Ask, Done
-from memoryd.protocol.records import MemoryFilter, MemoryRecord, RetrievedMemory
+from memoryd.protocol.internal import AddGlobal, QueryGlobal, RemoveGlobal
+from memoryd.protocol.messages import Done
+from memoryd.protocol.records import RetrievedMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
-    from memoryd.protocol.interfaces import GlobalStore, Vectors
+    from memoryd.protocol.interfaces import GlobalStore
 
 log = structlog.get_logger("memoryd.knowledge")
 
 STRONG: Final = 0.5  # a cosine from here on stands for the same subject
 REOPEN_S: Final = 5.0
 WITHIN_S: Final = 30.0
-
-
-class QueryGlobal(Ask[tuple[RetrievedMemory, ...]], frozen=True, kw_only=True):
-    """Find published memories; those of `asked_by` are left out, since its own file has them."""
-
-    vector: Vectors
-    top_k: int
-    filter: MemoryFilter
-    asked_by: UserId
-
-
-class AddGlobal(Ask[Done], frozen=True, kw_only=True):
-    """Publish copies of these records, with their vectors, float32 [n, dim]."""
-
-    user: UserId
-    records: tuple[MemoryRecord, ...]
-    vectors: Vectors
-
-
-class RemoveGlobal(Ask[Done], frozen=True, kw_only=True):
-    """Take back what the user published; None takes back everything."""
-
-    user: UserId
-    ids: tuple[RecordId, ...] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,14 @@ import structlog
 from memoryd import metrics
 from memoryd.actors.actor import Actor
 from memoryd.actors.exits import Exit, Failed, is_crash, reason
-from memoryd.actors.memory import AgentState, IngestFailed, MemoryAgent
+from memoryd.actors.memory import IngestFailed, MemoryAgent
 from memoryd.actors.ref import Ref
 from memoryd.actors.slot import Budget, Crashes, Passivate, Phase, Slot
 from memoryd.actors.supervisor import ChildExited, Escalated, back_off_s
 from memoryd.protocol.errors import Overloaded, StorageFault
 from memoryd.protocol.ids import UserId
 from memoryd.protocol.internal import Crashed
+from memoryd.protocol.messages import UserStatus
 
 if TYPE_CHECKING:
     from memoryd.actors.context import Context
@@ -123,10 +124,10 @@ class Residents:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def states(self) -> dict[UserId, AgentState]:
+    def states(self) -> dict[UserId, UserStatus]:
         """Return the figures of every user that runs."""
         return {
-            user: slot.actor.state()
+            user: slot.actor.status()
             for user, slot in self
             if slot.phase is Phase.RUNNING and isinstance(slot.actor, MemoryAgent)
         }

@@ -19,7 +19,7 @@ import structlog
 from memoryd import metrics
 from memoryd.actors.actor import Actor
 from memoryd.actors.importing import checked_vectors
-from memoryd.actors.knowledge import QueryGlobal, RemoveGlobal, merge
+from memoryd.actors.knowledge import merge
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, outcome_of, weight_of, weight_of_record
 from memoryd.actors.writer import CommitDue, Writer
@@ -27,7 +27,22 @@ from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
 from memoryd.protocol.ids import EventId, RecordId, Seq, TrajectoryId, UserId, new_ulid
 from memoryd.protocol.interfaces import Entry
-from memoryd.protocol.internal import Applied, Committed, CommitUpTo, Embed, EraseEvents, Ingest, MappedEvent, Resume
+from memoryd.protocol.internal import (
+    Applied,
+    Committed,
+    CommitUpTo,
+    Embed,
+    EraseEvents,
+    Fetch,
+    Fetched,
+    Ingest,
+    MappedEvent,
+    ObserveUser,
+    QueryGlobal,
+    RemoveGlobal,
+    Resume,
+    RunSignal,
+)
 from memoryd.protocol.records import ANY, Draft, MemoryFilter, MemoryRecord, RetrievedMemory, Step, Trajectory
 
 if TYPE_CHECKING:
@@ -36,7 +51,6 @@ if TYPE_CHECKING:
     from memoryd.actors.ref import Ref
     from memoryd.clock import Clock
     from memoryd.protocol.interfaces import Embeddings, Hits, MemoryIndex, MemoryStore, ModelInfo, Opened, Vectors
-    from memoryd.protocol.internal import RunSignal
 
 log = structlog.get_logger("memoryd.memory")
 
@@ -62,37 +76,6 @@ class MemoryLimits:
 
     commit_after_s: float
     commit_records: int
-
-
-@dataclass(frozen=True, slots=True)
-class AgentState:
-    """What others may see of an agent: a copy."""
-
-    records: int
-    trajectories: int
-    applied_seq: Seq
-    committed_seq: Seq
-    file_bytes: int
-    dead_bytes: int
-    resident_bytes: int
-
-
-class Fetch(m.Ask["Fetched"], frozen=True, kw_only=True):
-    """Ask for some records with their vectors. Raises NotFound for an unknown id."""
-
-    ids: tuple[RecordId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """Records and their vectors, float32 [n, dim]."""
-
-    records: tuple[MemoryRecord, ...]
-    vectors: Vectors
-
-
-class ObserveUser(m.Ask[m.UserStatus], frozen=True, kw_only=True):
-    """Ask for the figures of one user's memory."""
 
 
 @dataclass(slots=True)
@@ -190,16 +173,17 @@ class MemoryAgent(Actor):
     def resident_bytes(self) -> int:
         return self._index.resident_bytes
 
-    def state(self) -> AgentState:
+    def status(self) -> m.UserStatus:
         """Return a copy of the figures."""
-        status = self._write.file_status
-        return AgentState(
+        file = self._write.file_status
+        return m.UserStatus(
+            user=self._user,
             records=len(self._index),
             trajectories=len(self._trajectories),
             applied_seq=self._write.applied_seq,
             committed_seq=self._write.committed_seq,
-            file_bytes=status.file_bytes,
-            dead_bytes=status.dead_bytes,
+            file_bytes=file.file_bytes,
+            dead_bytes=file.dead_bytes,
             resident_bytes=self._index.resident_bytes,
         )
 
@@ -235,7 +219,7 @@ class MemoryAgent(Actor):
             case Fetch(ids=ids):
                 return self._fetch(ids)
             case ObserveUser():
-                return self._status()
+                return self.status()
         return None
 
     # --- events ---
@@ -439,7 +423,7 @@ class MemoryAgent(Actor):
         records = tuple(
             self._trajectories.with_outcome(self._store.decode(each[0])) for each in found if each is not None
         )
-        return Fetched(records, np.stack([each[1] for each in found if each is not None]))
+        return Fetched(records=records, vectors=np.stack([each[1] for each in found if each is not None]))
 
     # --- forgetting ---
 
@@ -528,16 +512,3 @@ class MemoryAgent(Actor):
         self._write.refuse_when_full()
         self._trajectories.put(trajectory)
         self._write.keep(trajectory)
-
-    def _status(self) -> m.UserStatus:
-        state = self.state()
-        return m.UserStatus(
-            user=self._user,
-            records=state.records,
-            trajectories=state.trajectories,
-            applied_seq=state.applied_seq,
-            committed_seq=state.committed_seq,
-            file_bytes=state.file_bytes,
-            dead_bytes=state.dead_bytes,
-            resident_bytes=state.resident_bytes,
-        )

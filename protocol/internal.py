@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from memoryd.protocol.events import Event, StoredEvent
-from memoryd.protocol.ids import EventId, Seq, UserId
+from memoryd.protocol.ids import EventId, RecordId, Seq, UserId
 from memoryd.protocol.interfaces import Appended, Embeddings, LogStatus, ParkedEvent
-from memoryd.protocol.messages import Ask, Done, Tell
-from memoryd.protocol.records import Draft
+from memoryd.protocol.messages import Ask, Done, Tell, UserStatus
+from memoryd.protocol.records import Draft, MemoryFilter, MemoryRecord, RetrievedMemory
+
+if TYPE_CHECKING:
+    from memoryd.protocol.interfaces import Vectors
 
 # --- to the EventRelay ---
 
@@ -169,6 +172,50 @@ class AwaitCommitted(Ask[Done], frozen=True, kw_only=True):
 
     user: UserId
     seq: Seq
+
+
+class Fetch(Ask["Fetched"], frozen=True, kw_only=True):
+    """Ask an agent for some records with their vectors. Raises NotFound for an unknown id."""
+
+    ids: tuple[RecordId, ...]
+
+
+class Fetched(Tell, frozen=True, kw_only=True):
+    """Records and their vectors, float32 [n, dim]."""
+
+    records: tuple[MemoryRecord, ...]
+    vectors: Vectors
+
+
+class ObserveUser(Ask[UserStatus], frozen=True, kw_only=True):
+    """Ask for the figures of one user's memory."""
+
+
+# --- to the KnowledgeActor ---
+
+
+class QueryGlobal(Ask[tuple[RetrievedMemory, ...]], frozen=True, kw_only=True):
+    """Find published memories; those of `asked_by` are left out, since its own file has them."""
+
+    vector: Vectors
+    top_k: int
+    filter: MemoryFilter
+    asked_by: UserId
+
+
+class AddGlobal(Ask[Done], frozen=True, kw_only=True):
+    """Publish copies of these records, with their vectors, float32 [n, dim]."""
+
+    user: UserId
+    records: tuple[MemoryRecord, ...]
+    vectors: Vectors
+
+
+class RemoveGlobal(Ask[Done], frozen=True, kw_only=True):
+    """Take back what the user published; None takes back everything."""
+
+    user: UserId
+    ids: tuple[RecordId, ...] | None
 
 
 # --- to the EmbedderActor ---

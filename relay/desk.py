@@ -9,20 +9,22 @@ import msgspec
 
 from memoryd import metrics
 from memoryd.actors.bus import Feed, Join, Leave
-from memoryd.actors.knowledge import AddGlobal, RemoveGlobal
 from memoryd.actors.mailbox import Deadline
-from memoryd.actors.memory import Fetch, ObserveUser
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import MemorydError, NotFound, Unsupported
 from memoryd.protocol.events import Receipt, StoredEvent, weight_of
 from memoryd.protocol.ids import Seq, UserId
 from memoryd.protocol.internal import (
+    AddGlobal,
     Append,
     AwaitCommitted,
     Enqueue,
+    Fetch,
+    ObserveUser,
     ReadEvents,
     ReadLogStatus,
     ReadParked,
+    RemoveGlobal,
     UnparkEvents,
 )
 
