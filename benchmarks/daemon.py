@@ -98,13 +98,14 @@ class Daemon:
         while True:
             left = self._spawned + READY_WITHIN_S - time.perf_counter()
             if left <= 0 or not select.select([output], [], [], left)[0]:
+                self.kill()
                 raise NotReady(f"not ready within {READY_WITHIN_S:g} s")
             piece = os.read(output.fileno(), 4096)
             seen += piece
             if b" ready " in seen:
                 return time.perf_counter() - self._spawned
             if not piece:
-                raise NotReady(f"ended with {self._running.wait()}: {self.last_log()}")
+                raise NotReady(f"ended with {self._reap()}: {self.last_log()}")
 
     def start(self) -> float:
         """Start the process and return the seconds until it was ready. Raises NotReady."""

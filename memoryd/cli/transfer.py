@@ -119,7 +119,9 @@ def reembed_command(config: Config, user: str | None) -> None:
 
     data_dir = Path(config.server.data_dir) if config.server.data_dir else default_data_dir()
     for done in reembed.run(data_dir, config, user):
-        click.echo(f"{done.user}: {done.records:,} records have new vectors" if done.records else f"{done.user}: nothing to do")
+        click.echo(
+            f"{done.user}: {done.records:,} records have new vectors" if done.records else f"{done.user}: nothing to do"
+        )
 
 
 @dataclass(slots=True)
