@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -99,6 +99,7 @@ class MemoryAgent(Actor):
         relay: Ref,
         event_relay: Ref,
         knowledge: Ref,
+        nothing_is_published: Callable[[], bool],
         pools: Pools,
         clock: Clock,
         limits: MemoryLimits,
@@ -110,6 +111,7 @@ class MemoryAgent(Actor):
         self._relay = relay
         self._event_relay = event_relay
         self._knowledge = knowledge
+        self._nothing_is_published = nothing_is_published
         self._pools = pools
         self._clock = clock
         self._limits = limits
@@ -382,21 +384,26 @@ class MemoryAgent(Actor):
             )
             for hit in hits.hits
         ]
-        partial: tuple[str, ...] = ()
-        try:
-            known = await self._knowledge.ask(
-                QueryGlobal(vector=vector, top_k=message.top_k, filter=message.filter, asked_by=self._user),
-                deadline=Deadline.after(deadline.remaining / 2),
-            )
-            memories = merge(memories, known, message.top_k)
-        except MemorydError:
-            partial = ("global",)
+        memories, partial = await self._with_published(memories, message, vector, deadline)
         fitting = fitting_prefix(memories, lambda memory: weight_of_record(memory.record))
         if len(fitting) < len(memories):
             partial = (*partial, "size")
         elapsed = time.perf_counter() - began
         metrics.RECALLS.labels(hits.path, "partial" if partial else "whole").observe(elapsed)
         return m.Recalled(memories=tuple(fitting), tier=hits.path, partial=partial, elapsed_ms=round(elapsed * 1e3, 3))
+
+    async def _with_published(
+        self, memories: list[RetrievedMemory], message: m.Recall, vector: Vectors, deadline: Deadline
+    ) -> tuple[list[RetrievedMemory], tuple[str, ...]]:
+        """Merge in what others published; without an answer in half the time left, say that it is missing."""
+        if self._nothing_is_published():
+            return memories, ()
+        asked = QueryGlobal(vector=vector, top_k=message.top_k, filter=message.filter, asked_by=self._user)
+        try:
+            known = await self._knowledge.ask(asked, deadline=Deadline.after(deadline.remaining / 2))
+        except MemorydError:
+            return memories, ("global",)
+        return merge(memories, known, message.top_k), ()
 
     async def _search(self, vector: Vectors, k: int, where: MemoryFilter) -> Hits:
         view = self._index.view()

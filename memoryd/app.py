@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -246,6 +247,7 @@ class Daemon:
             relay=app.ref("session/memory_relay"),
             event_relay=app.ref("event_relay"),
             knowledge=app.ref("knowledge"),
+            nothing_is_published=lambda: self._global.is_empty,
             pools=self._pools,
             clock=self._clock,
             limits=MemoryLimits(self._config.memory.commit_after_s, self._config.memory.commit_records),
@@ -325,6 +327,9 @@ async def serve(config: Config, on_ready: Callable[[Banner], None] | None = None
         metrics.listen(config.observability.metrics_port)
     if on_ready is not None:
         on_ready(daemon.banner())
+    # What is there now stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     notify("READY=1")
     log.info("ready", version=VERSION, seconds=round(time.monotonic() - daemon.began, 3))
     async with asyncio.TaskGroup() as group:

@@ -349,6 +349,11 @@ class GlobalStore(Protocol):
 
     def open(self) -> None: ...
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is open and holds nothing; quick, and safe to ask from anywhere."""
+        ...
+
     def publish(self, user: UserId, records: Sequence[MemoryRecord], vectors: Vectors) -> None:
         """Keep copies durably; vectors float32 [n, dim]. Raises StorageFault."""
         ...

@@ -42,6 +42,11 @@ class GlobalFile:
             if found is not None:
                 self._published[_publisher(self._store.decode(found[0]))] += 1
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is open and holds nothing."""
+        return self._opened is not None and len(self._opened.index) == 0
+
     def publish(self, user: UserId, records: Sequence[MemoryRecord], vectors: Vectors) -> None:
         """Keep copies durably; vectors float32 [n, dim]. What is published already stays as it is."""
         file, index = self._use.file, self._use.index
