@@ -435,7 +435,10 @@ class MemoryAgent(Actor):
     # --- forgetting ---
 
     async def _forget(self, message: m.Forget) -> m.Forgotten:
-        """Hide at once, delete durably, rewrite the file without the bytes, and erase the events they came from."""
+        """Erase the events they came from, hide them, delete them durably, and rewrite the file without the bytes.
+
+        In this order a crash leaves what can still be seen, and so be forgotten again.
+        """
         self._write.refuse_when_full()
         if message.everything:
             return await self._forget_everything()
@@ -450,31 +453,28 @@ class MemoryAgent(Actor):
             )
         records = [self._store.decode(found[0]) for each in ids if (found := self._index.get(each)) is not None]
         events = tuple({EventId(str(e)) for record in records if (e := record.metadata.get("event_id"))})
+        erased = await self._erase_events(events) if events else 0
         self._index.discard(ids)
         self._write.delete(tuple(ids))
         for trajectory in self._trajectories.forget(records, message.before):
             self._write.drop(trajectory)
         self._write.compact_soon()
         await self._write.durable()
-        erased = (
-            await self._event_relay.ask(
-                EraseEvents(user=self._user, events=events), deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True
-            )
-            if events
-            else 0
-        )
         return m.Forgotten(records=len(records), events=erased)
 
     async def _forget_everything(self) -> m.Forgotten:
-        erased = await self._event_relay.ask(
-            EraseEvents(user=self._user, events=None), deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True
-        )
+        erased = await self._erase_events(None)
         await self._caught_up.wait()
         ids = self._index.select(ANY)
         self._index.discard(ids)
         self._trajectories = Trajectories(())
         await self._write.erase()
+        self._index.discard(self._index.select(ANY))  # what was remembered meanwhile went with the file
         return m.Forgotten(records=len(ids), events=erased)
+
+    async def _erase_events(self, events: tuple[EventId, ...] | None) -> int:
+        message = EraseEvents(user=self._user, events=events)
+        return await self._event_relay.ask(message, deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True)
 
     # --- trajectories ---
 

@@ -166,8 +166,7 @@ class Writer:
 
     async def finish(self) -> None:
         """Commit what is left, and what requests under way add meanwhile; no commit begins after this."""
-        await self._idle.wait()
-        self._idle.clear()  # for good: a request that comes now must not begin a second commit beside this one
+        await self._hold()  # for good: a request that comes now must not begin a second commit beside this one
         while self._pending.since is not None and not self._disk_is_full:
             await self._commit(self._take())
 
@@ -197,10 +196,10 @@ class Writer:
 
     async def erase(self) -> None:
         """Begin an empty file that remembers only how far the events were applied."""
-        await self._idle.wait()
-        self._idle.clear()
+        await self._hold()
         try:
-            self._pending = _Pending(self.applied_seq)
+            while self._pending.since is not None and not self._disk_is_full:
+                await self._commit(self._take())  # somebody may wait for it
             await self.close()
             await self._pools.disk(self._store.erase, self._user)
             opened = await self._pools.disk(self._store.open, self._user)
@@ -208,6 +207,13 @@ class Writer:
             await self._commit(_Pending(self.applied_seq))
         finally:
             self._idle.set()
+        self.schedule()
+
+    async def _hold(self) -> None:
+        """Wait until no commit is under way, and let none begin."""
+        while not self._idle.is_set():
+            await self._idle.wait()
+        self._idle.clear()
 
     def _touch(self) -> _Pending:
         if self._pending.since is None:

@@ -170,10 +170,10 @@ async def test_more_than_a_frame_of_texts_is_refused_and_none_of_them_is_kept(tm
     async with running(tmp_path, listen=True) as house:
         await house.memory.remember(TEXT, user="alice")
 
-        with pytest.raises(TooLarge) as refused:
+        with pytest.raises(InvalidMessage) as refused:
             await house.memory.remember_many([Draft(text="x" * 60_000) for _ in range(20)], user="alice")
 
-        assert refused.value.field == "body"
+        assert refused.value.field == "drafts"
         assert len(await exported(house.memory, "alice")) == 1
 
 

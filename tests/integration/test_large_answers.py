@@ -10,7 +10,7 @@ from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.messages import MAX_BATCH_BYTES
 from memoryd.protocol.records import MAX_METADATA_BYTES, Draft
-from tests.helpers.daemon import running
+from tests.helpers.daemon import event, running
 
 
 async def test_a_recall_that_does_not_fit_is_cut_and_says_so(tmp_path: Path) -> None:
@@ -64,3 +64,23 @@ async def test_a_batch_whose_answer_would_not_fit_is_refused_before_anything_is_
 
         assert refused.value.field == "drafts"
         assert (await house.memory.status(user="u1")).user.records == 0
+
+
+async def test_forgetting_erases_the_event_before_it_hides_the_memory(tmp_path: Path) -> None:
+    async with running(tmp_path, embedder=HashingEmbedder()) as house:
+        await house.memory.publish([event("e1", "a secret")], user="u1", ack="committed")
+        found = (await house.memory.recall("a secret", user="u1")).memories[0]
+        seen_while_erasing: list[int] = []
+        store = house.daemon._events
+        erase = store.erase
+
+        def watched(*args: object) -> int:
+            seen_while_erasing.append(house.daemon.residents.states()["u1"].records)
+            return erase(*args)
+
+        store.erase = watched
+        forgotten = await house.memory.forget(user="u1", ids=[found.record.id])
+
+        assert seen_while_erasing == [1]
+        assert (forgotten.records, forgotten.events) == (1, 1)
+        assert b"a secret" not in (house.root / "u1" / "memory.rvf").read_bytes()
