@@ -16,6 +16,8 @@ from memoryd.protocol.interfaces import Batch, Entry
 from memoryd.protocol.internal import Committed
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
@@ -44,6 +46,7 @@ class _Pending:
     dropped: list[TrajectoryId] = field(default_factory=list)
     waiting: list[tuple[asyncio.Future[None], tuple[RecordId, ...]]] = field(default_factory=list)
     since: float | None = None
+    forgets: bool = False  # the bytes of what it deletes must go with it
 
     def batch(self) -> Batch:
         return Batch(
@@ -61,6 +64,7 @@ class _Pending:
         self.trajectories.update(later.trajectories)
         self.dropped += later.dropped
         self.waiting += later.waiting
+        self.forgets = self.forgets or later.forgets
         self.applied_seq = later.applied_seq
 
     def leave_out(self, ids: tuple[RecordId, ...]) -> None:
@@ -105,7 +109,6 @@ class Writer:
         self._hurry_to = Seq(0)
         self._idle = asyncio.Event()
         self._idle.set()
-        self._compact_next = False
         self._disk_is_full = False
 
     @property
@@ -154,7 +157,7 @@ class Writer:
 
     def compact_soon(self) -> None:
         """Rewrite the file with the next commit, so that nothing of what was deleted stays in it."""
-        self._compact_next = True
+        self._touch().forgets = True
 
     def schedule(self) -> None:
         """Commit now, or see to it that a commit comes in time."""
@@ -228,7 +231,7 @@ class Writer:
         age = asyncio.get_running_loop().time() - pending.since
         return (
             bool(pending.waiting)
-            or self._compact_next
+            or pending.forgets
             or len(pending.entries) >= self._commit_records
             or self.committed_seq < self._hurry_to <= self.applied_seq
             or age >= self._commit_after_s * 0.99  # a timer may fire a little early
@@ -256,6 +259,9 @@ class Writer:
         began = time.perf_counter()
         try:
             self.file_status = await run(self._file.commit, pending.batch())
+            metrics.COMMITS.observe(time.perf_counter() - began)
+            if pending.forgets:  # who forgets waits until the bytes are gone
+                await self._compact(self._pools.disk)
         except DiskFull as error:
             await self._put_aside(pending, error)
             return
@@ -264,14 +270,15 @@ class Writer:
                 if not done.done():
                     done.set_exception(error)
             raise
-        metrics.COMMITS.observe(time.perf_counter() - began)
         metrics.RECORDS.inc(len(pending.entries))
         self.committed_seq = pending.applied_seq
         for done, _ in pending.waiting:
             if not done.done():
                 done.set_result(None)
         self._relay.poke(Committed(user=self._user, seq=self.committed_seq))
-        await self._compact_if_needed()
+        status = self.file_status
+        if status.dead_bytes > max(SMALLEST_WASTE, status.file_bytes - status.dead_bytes):
+            await self._compact(self._pools.disk_in_background)
 
     async def _put_aside(self, pending: _Pending, error: DiskFull) -> None:
         """Refuse what only its caller has; keep what the event log has too."""
@@ -288,14 +295,14 @@ class Writer:
         self._pending = pending
         self._ctx.after(RETRY_FULL_DISK_S, CommitDue())
 
-    async def _compact_if_needed(self) -> None:
-        status = self.file_status
-        wasteful = status.dead_bytes > max(SMALLEST_WASTE, status.file_bytes - status.dead_bytes)
-        if (wasteful or self._compact_next) and self._file is not None:
-            self._compact_next = False
-            try:
-                self.file_status = await self._pools.disk_in_background(self._file.compact)
-            except DiskFull:
-                self._disk_is_full = True
-                await self.close()
-                self._ctx.after(RETRY_FULL_DISK_S, CommitDue())
+    async def _compact(self, run: Callable[[Callable[[], FileStatus]], Awaitable[FileStatus]]) -> None:
+        """Rewrite the file; on a full disk again later, when there is room."""
+        if self._file is None:
+            return
+        try:
+            self.file_status = await run(self._file.compact)
+        except DiskFull:
+            self._disk_is_full = True
+            self._touch().forgets = True
+            await self.close()
+            self._ctx.after(RETRY_FULL_DISK_S, CommitDue())
