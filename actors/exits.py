@@ -6,11 +6,6 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """It had nothing left to do."""
-
-
-@dataclass(frozen=True, slots=True)
 class Passivated:
     """It was idle and gave its memory back; the next message starts it again."""
 
@@ -34,7 +29,7 @@ class Killed:
     why: str
 
 
-Exit = Finished | Passivated | Stopped | Failed | Killed
+Exit = Passivated | Stopped | Failed | Killed
 
 
 def is_crash(end: Exit) -> bool:

@@ -29,7 +29,6 @@ log = structlog.get_logger("memoryd.knowledge")
 
 STRONG: Final = 0.5  # a cosine from here on stands for the same subject
 REOPEN_S: Final = 5.0
-WITHIN_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,10 +68,6 @@ class Crashes:
             self._times.popleft()
         return len(self._times) <= self._budget.restarts
 
-    def forgive(self) -> None:
-        """Begin a new budget period."""
-        self._times.clear()
-
 
 Park = Callable[[str, object, BaseException], None]
 

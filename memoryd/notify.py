@@ -17,12 +17,3 @@ def notify(state: str) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as channel:
         channel.connect("\0" + address[1:] if address.startswith("@") else address)
         channel.sendall(state.encode())
-
-
-def watchdog_s() -> float | None:
-    """Return half the watchdog's period in seconds, None when there is no watchdog for this process."""
-    period = os.environ.get("WATCHDOG_USEC")
-    owner = os.environ.get("WATCHDOG_PID")
-    if not period or (owner and int(owner) != os.getpid()):
-        return None
-    return int(period) / 2e6

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
-from memoryd.protocol.events import Ack, Event, Moment, Receipt, StoredEvent, checked_moment
+from memoryd.protocol.events import Ack, Event, Moment, Receipt, checked_moment
 from memoryd.protocol.ids import RecordId, Seq, TrajectoryId
 from memoryd.protocol.records import (
     ANY,
@@ -86,12 +86,6 @@ class Subscribed(Struct, frozen=True, kw_only=True):
     """`after` is the cursor from which the stream begins."""
 
     after: Seq
-
-
-class Delivery(Struct, frozen=True, kw_only=True):
-    """Events of a subscription, in order."""
-
-    events: tuple[StoredEvent, ...]
 
 
 # --- memories ---
