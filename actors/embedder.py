@@ -1,7 +1,7 @@
 """The EmbedderActor: the one way to the encoder, shared by all users.
 
-A text of a recall goes before the texts of ingestion, which keep one run in four. Equal texts that wait together are
-embedded once. What nobody waits for any more is not embedded.
+Texts of a recall and texts of ingestion have threads of their own, and those of ingestion yield. Equal texts that wait
+together are embedded once. What nobody waits for any more is not embedded.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from memoryd.protocol.interfaces import Embeddings
 from memoryd.protocol.internal import Embed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
     from memoryd.actors.context import Context
     from memoryd.actors.mailbox import Deadline
     from memoryd.actors.pools import Pools
     from memoryd.protocol.interfaces import Embedder
 
-URGENT_IN_A_ROW: Final = 3  # runs for recalls before ingestion gets one
-RUN_CHARACTERS: Final = 1_024  # texts that share one trip to a thread: about one long text of work
+    _Embed = Callable[[Callable[[Sequence[str]], Embeddings], Sequence[str]], Coroutine[object, object, Embeddings]]
+
+RUN_CHARACTERS: Final = 1_024  # texts of ingestion that share one trip to a thread: about one long text of work
 
 
 @dataclass(slots=True, eq=False)
@@ -43,21 +46,45 @@ class _Text:
         return self.answer.done() or (self.deadline is not None and self.deadline.passed)
 
 
+class _Lane:
+    """The texts that wait for the same threads. A run takes several of them up to `run_characters`, and at least one."""
+
+    def __init__(self, embed: _Embed, run_characters: int) -> None:
+        self.embed = embed
+        self.texts: deque[_Text] = deque()
+        self._run_characters = run_characters
+        self._news = asyncio.Event()
+
+    def put(self, text: _Text) -> None:
+        self.texts.append(text)
+        self._news.set()
+
+    async def take(self) -> list[_Text]:
+        """Wait for texts and return those of the next run."""
+        while not self.texts:
+            self._news.clear()
+            await self._news.wait()
+        taken = [self.texts.popleft()]
+        size = len(taken[0].text)
+        while self.texts and (size := size + len(self.texts[0].text)) <= self._run_characters:
+            taken.append(self.texts.popleft())
+        return taken
+
+
 class EmbedderActor(Actor):
     """Schedules texts over the threads of the encoder."""
 
     def __init__(self, embedder: Embedder, pools: Pools) -> None:
         self._embedder = embedder
-        self._pools = pools
-        self._urgent: deque[_Text] = deque()
-        self._patient: deque[_Text] = deque()
+        self._threads = pools.embed_threads
+        self._urgent = _Lane(pools.embed, run_characters=0)
+        self._patient = _Lane(pools.embed_patiently, RUN_CHARACTERS)
         self._waiting: dict[str, _Text] = {}
-        self._news = asyncio.Event()
-        self._urgent_runs = 0
 
     async def started(self, ctx: Context) -> None:
-        for _ in range(self._pools.embed_threads):
-            ctx.spawn(self._run_forever())
+        for _ in range(self._threads):
+            ctx.spawn(self._serve(self._urgent))
+            ctx.spawn(self._serve(self._patient))
 
     async def handle(self, message: object, ctx: Context) -> object:
         if isinstance(message, Embed):
@@ -68,22 +95,21 @@ class EmbedderActor(Actor):
     @property
     def waiting(self) -> int:
         """How many texts wait."""
-        return len(self._urgent) + len(self._patient)
+        return len(self._urgent.texts) + len(self._patient.texts)
 
     def _enqueue(self, text: str, deadline: Deadline | None, *, urgent: bool) -> _Text:
         """Queue a text, or join those that wait for the same one."""
         known = self._waiting.get(text)
         if known is not None and not known.is_dead:
-            if urgent and known in self._patient:
-                self._patient.remove(known)
-                self._urgent.append(known)
+            if urgent and known in self._patient.texts:
+                self._patient.texts.remove(known)
+                self._urgent.put(known)
             if known.deadline is not None and (deadline is None or deadline.at > known.deadline.at):
                 known.deadline = deadline
             return known
         waiting = _Text(text, deadline, asyncio.get_running_loop().create_future())
         self._waiting[text] = waiting
-        (self._urgent if urgent else self._patient).append(waiting)
-        self._news.set()
+        (self._urgent if urgent else self._patient).put(waiting)
         return waiting
 
     async def _gather(self, texts: list[_Text]) -> Embeddings:
@@ -98,26 +124,10 @@ class EmbedderActor(Actor):
             np.array([row[2] for row in rows], np.int32),
         )
 
-    async def _run_forever(self) -> None:
+    async def _serve(self, lane: _Lane) -> None:
         while True:
-            if not self._urgent and not self._patient:
-                self._news.clear()
-                await self._news.wait()
-            if texts := self._next_run():
-                await self._run(texts)
-
-    def _next_run(self) -> list[_Text]:
-        """Take the texts of the next run: one of a recall if possible, else some of ingestion up to a bound."""
-        if self._urgent and (self._urgent_runs < URGENT_IN_A_ROW or not self._patient):
-            self._urgent_runs += 1
-            return self._alive([self._urgent.popleft()])
-        self._urgent_runs = 0
-        taken: list[_Text] = []
-        size = 0
-        while self._patient and (not taken or size + len(self._patient[0].text) <= RUN_CHARACTERS):
-            taken.append(self._patient.popleft())
-            size += len(taken[-1].text)
-        return self._alive(taken)
+            if texts := self._alive(await lane.take()):
+                await self._run(texts, lane)
 
     def _alive(self, texts: list[_Text]) -> list[_Text]:
         for text in texts:
@@ -125,14 +135,14 @@ class EmbedderActor(Actor):
                 del self._waiting[text.text]
         return [text for text in texts if not text.is_dead]
 
-    async def _run(self, texts: list[_Text]) -> None:
+    async def _run(self, texts: list[_Text], lane: _Lane) -> None:
         began = time.perf_counter()
         try:
-            found = await self._pools.embed(self._embedder.embed, [text.text for text in texts])
+            found = await lane.embed(self._embedder.embed, [text.text for text in texts])
         except Exception as error:  # noqa: BLE001 - a text the encoder cannot take fails its askers, not the encoder
             if len(texts) > 1:
                 for text in texts:
-                    await self._run([text])
+                    await self._run([text], lane)
             elif not texts[0].answer.done():
                 texts[0].answer.set_exception(as_error(error))
                 texts[0].answer.exception()  # who asked may be gone, and asyncio would print what it says

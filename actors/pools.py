@@ -1,8 +1,15 @@
-"""The threads that run what is slow, so that the event loop never does."""
+"""The threads that run what is slow, so that the event loop never does.
+
+What nobody waits for runs on threads that yield: when processors are short, the kernel gives them to the event loop and to
+those somebody waits for (setpriority(2); on Linux each thread has a nice value of its own).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
@@ -13,27 +20,33 @@ R = TypeVar("R")
 DISK_THREADS: Final = 4
 BACKGROUND_DISK_THREADS: Final = 2
 SEARCH_THREADS: Final = 2
+YIELDING: Final = 5  # added to the nice value: about a third of the weight of a thread that does not yield
 
 
 class Pools:
     """One pool for each sort of work; nothing else in the daemon creates threads.
 
-    `disk` keeps threads free of background work, so that opening a user for a waiting request never stands behind
-    the commits of others.
+    What somebody waits for never stands behind what nobody waits for: embedding and disk have threads for either.
     """
 
     def __init__(self, *, embed_threads: int) -> None:
         self.embed_threads = embed_threads
         self._embed = ThreadPoolExecutor(embed_threads, "embed")
+        self._embed_patiently = ThreadPoolExecutor(embed_threads, "embed-patiently", _yield_to_others)
         self._search = ThreadPoolExecutor(SEARCH_THREADS, "search")
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
+        self._background = ThreadPoolExecutor(BACKGROUND_DISK_THREADS, "background", _yield_to_others)
         # A write and a read of the log may go on at the same time; two writes never.
         self._log_write = ThreadPoolExecutor(1, "log-write")
         self._log_read = ThreadPoolExecutor(1, "log-read")
-        self._background = asyncio.Semaphore(BACKGROUND_DISK_THREADS)
 
     async def embed(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Embed what somebody waits for."""
         return await _run(self._embed, call, *args, **kwargs)
+
+    async def embed_patiently(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Embed what nobody waits for."""
+        return await _run(self._embed_patiently, call, *args, **kwargs)
 
     async def search(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await _run(self._search, call, *args, **kwargs)
@@ -44,8 +57,7 @@ class Pools:
 
     async def disk_in_background(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run disk work that nobody waits for."""
-        async with self._background:
-            return await _run(self._disk, call, *args, **kwargs)
+        return await _run(self._background, call, *args, **kwargs)
 
     async def log_write(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await _run(self._log_write, call, *args, **kwargs)
@@ -55,8 +67,16 @@ class Pools:
 
     def close(self) -> None:
         """Wait for what runs and end the threads."""
-        for pool in (self._embed, self._search, self._disk, self._log_write, self._log_read):
+        pools = (self._embed, self._embed_patiently, self._search, self._disk, self._background)
+        for pool in (*pools, self._log_write, self._log_read):
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _yield_to_others() -> None:
+    """Lower the priority of this thread; where the system does not let us, it runs like the others."""
+    with contextlib.suppress(OSError):
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + YIELDING)
 
 
 async def _run(pool: ThreadPoolExecutor, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Sequence
 
@@ -10,7 +11,7 @@ import pytest
 
 from memoryd.actors.embedder import EmbedderActor
 from memoryd.actors.mailbox import Deadline
-from memoryd.actors.pools import Pools
+from memoryd.actors.pools import YIELDING, Pools
 from memoryd.actors.slot import Slot
 from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.protocol.errors import ActorFailed, Expired
@@ -85,31 +86,54 @@ async def test_no_texts_give_no_vectors(bench: Bench) -> None:
     assert (await bench.ask()).vectors.shape == (0, 16)
 
 
-async def test_a_recall_goes_before_ingestion_that_waits(bench: Bench) -> None:
+async def test_a_recall_does_not_wait_for_ingestion(bench: Bench) -> None:
     bench.encoder.gate.clear()
-    asks = [bench.ask("running")]
+    patient = [bench.ask("x" * 900), bench.ask("y" * 900)]
     await bench.busy()
-    asks += [bench.ask("x" * 900), bench.ask("y" * 900)]
-    await asyncio.sleep(0.01)
-    asks.append(bench.ask("urgent", urgent=True))
-    await asyncio.sleep(0.01)
+    urgent = bench.ask("urgent", urgent=True)
+    async with asyncio.timeout(5):
+        while ["urgent"] not in bench.encoder.runs:
+            await asyncio.sleep(0.001)
     bench.encoder.gate.set()
-    await asyncio.gather(*asks)
+    await asyncio.gather(urgent, *patient)
 
-    assert bench.encoder.runs[1] == ["urgent"]
+    assert bench.encoder.runs == [["x" * 900], ["urgent"], ["y" * 900]]
 
 
-async def test_ingestion_keeps_one_run_in_four(bench: Bench) -> None:
+async def test_ingestion_goes_on_beside_recalls(bench: Bench) -> None:
     bench.encoder.gate.clear()
-    asks = [bench.ask("running")]
+    asks = [bench.ask(f"urgent {number}", urgent=True) for number in range(6)]
     await bench.busy()
-    asks += [bench.ask(f"urgent {number}", urgent=True) for number in range(6)]
     asks.append(bench.ask("patient"))
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while ["patient"] not in bench.encoder.runs:
+            await asyncio.sleep(0.001)
     bench.encoder.gate.set()
     await asyncio.gather(*asks)
 
-    assert bench.encoder.runs.index(["patient"]) <= 4
+    assert bench.encoder.runs[:2] == [["urgent 0"], ["patient"]]
+
+
+async def test_threads_of_ingestion_yield_to_those_of_recalls(bench: Bench) -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert await bench.pools.embed_patiently(priority) == await bench.pools.embed(priority) + YIELDING
+    assert await bench.pools.disk_in_background(priority) == await bench.pools.disk(priority) + YIELDING
+
+
+async def test_a_text_of_ingestion_that_a_recall_needs_too_goes_with_the_recalls(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    asks = [bench.ask("running")]
+    await bench.busy()
+    asks += [bench.ask("z" * 900), bench.ask("wanted"), bench.ask("wanted", urgent=True)]
+    async with asyncio.timeout(5):
+        while ["wanted"] not in bench.encoder.runs:
+            await asyncio.sleep(0.001)
+    bench.encoder.gate.set()
+    await asyncio.gather(*asks)
+
+    assert bench.encoder.runs == [["running"], ["wanted"], ["z" * 900]]
 
 
 async def test_equal_texts_that_wait_together_are_embedded_once(bench: Bench) -> None:
