@@ -8,9 +8,12 @@ import faiss
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from memoryd.protocol.interfaces import Vectors
+    from memoryd.vectors.blocks import Blocks
 
     Scores = NDArray[np.float32]  # [m], descending
     Rows = NDArray[np.int64]  # [m]
@@ -41,27 +44,35 @@ def nearest(query: Vectors, vectors: Vectors, k: int) -> tuple[Scores, Rows]:
         take = min(2 * take, n)
 
 
-def nearest_of(query: Vectors, vectors: Vectors, subset: Rows, k: int) -> tuple[Scores, Rows]:
+def nearest_of(query: Vectors, rows: Blocks, subset: Rows, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best among the rows `subset`, int64 [m] ascending; otherwise as `nearest`."""
-    found = [
-        (scores, chosen[rows])
-        for chosen in (subset[at : at + _GATHER] for at in range(0, len(subset), _GATHER))
-        for scores, rows in [nearest(query, vectors[chosen], k)]
-    ]
-    if not found:
-        return nearest(query, vectors[:0], k)
-    scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return best(scores, rows, k)
+    found = []
+    for at in range(0, len(subset), _GATHER):
+        chosen = subset[at : at + _GATHER]
+        scores, near = nearest(query, rows.take(chosen), k)
+        found.append((scores, chosen[near]))
+    return _best_of(found, k)
 
 
-def nearest_alive(query: Vectors, vectors: Vectors, alive: Mask, k: int) -> tuple[Scores, Rows]:
-    """Return the `k` best of the rows that `alive`, bool [n], marks; otherwise as `nearest`."""
+def nearest_alive(query: Vectors, rows: Blocks, first: int, alive: Mask, k: int) -> tuple[Scores, Rows]:
+    """Return the `k` best of those rows that `alive`, bool [n] for the rows from `first` on, marks."""
     hidden = len(alive) - int(np.count_nonzero(alive))
     if hidden > _MAX_HIDDEN:
-        return nearest_of(query, vectors, np.flatnonzero(alive), k)
-    scores, rows = nearest(query, vectors, k + hidden)
-    keep = alive[rows]
-    return scores[keep][:k], rows[keep][:k]
+        return nearest_of(query, rows, first + np.flatnonzero(alive), k)
+    found = []
+    for start, part in rows.parts(first, first + len(alive)):
+        scores, near = nearest(query, part, k + hidden)
+        keep = alive[start - first + near]
+        found.append((scores[keep][:k], start + near[keep][:k]))
+    return _best_of(found, k)
+
+
+def _best_of(found: Sequence[tuple[Scores, Rows]], k: int) -> tuple[Scores, Rows]:
+    """Return the `k` best of what was found in several places."""
+    if not found:
+        return np.empty(0, np.float32), np.empty(0, np.int64)
+    scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return best(scores, rows, k)
 
 
 def best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:

@@ -11,6 +11,7 @@ import faiss
 
 if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Vectors
+    from memoryd.vectors.blocks import Blocks
     from memoryd.vectors.exact import Rows, Scores
 
 # The usual ones; recall@10 is 0.99 and more on sentence embeddings.
@@ -33,19 +34,22 @@ class Graph:
         self._index = index
 
     @classmethod
-    def over(cls, vectors: Vectors) -> Graph:
-        """Build the graph over `vectors`, float32 [n, dim]. Slow: 0.3 to 1 ms a row."""
-        index = faiss.IndexHNSWFlat(vectors.shape[1], _M, faiss.METRIC_INNER_PRODUCT)
+    def over(cls, vectors: Blocks, rows: int) -> Graph:
+        """Build the graph over the first `rows` rows. Slow: 0.3 to 1 ms a row."""
+        index = faiss.IndexHNSWFlat(vectors.dim, _M, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = _EF_CONSTRUCTION
         index.hnsw.efSearch = _EF_SEARCH
-        index.add(vectors)
-        return cls(index)
+        return cls._filled(index, vectors, rows)
 
-    def extended(self, vectors: Vectors) -> Graph:
-        """Return a graph over all of `vectors`, whose first rows are those of this one, which stays as it is."""
-        index = faiss.clone_index(self._index)
-        index.add(vectors[self.rows :])
-        return Graph(index)
+    def extended(self, vectors: Blocks, rows: int) -> Graph:
+        """Return a graph over the first `rows` rows, of which this one has some; it stays as it is."""
+        return self._filled(faiss.clone_index(self._index), vectors, rows)
+
+    @classmethod
+    def _filled(cls, index: faiss.Index, vectors: Blocks, rows: int) -> Graph:
+        for _, part in vectors.parts(index.ntotal, rows):
+            index.add(part)
+        return cls(index)
 
     @property
     def rows(self) -> int:

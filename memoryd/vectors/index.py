@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import Contents, Vectors
     from memoryd.protocol.records import MemoryFilter
+    from memoryd.vectors.blocks import Blocks
     from memoryd.vectors.exact import Mask, Rows, Scores
 
 # The graph is as quick as the exact scan at 5,000 rows and twice as quick at 20,000 (0.61 ms against 1.29 at recall 0.999;
@@ -58,7 +59,7 @@ class VectorIndex:
 
     def get(self, record: RecordId) -> tuple[bytes, Vectors] | None:
         row = self._table.row_of.get(record)
-        return None if row is None else (self._table.records[row], self._table.vectors[row])
+        return None if row is None else (self._table.records[row], self._table.vectors.row(row))
 
     def select(self, where: MemoryFilter, before: datetime | None = None) -> Sequence[RecordId]:
         mask = self._table.passing(where, self._table.rows, before)
@@ -69,7 +70,7 @@ class VectorIndex:
         rows = after + np.flatnonzero(table.alive(table.rows)[after:])
         chosen = rows[:limit]
         following = int(rows[limit]) if len(rows) > limit else None
-        return [table.records[row] for row in chosen], table.vectors[chosen], following
+        return [table.records[row] for row in chosen], table.vectors.take(chosen), following
 
     def view(self) -> View:
         return View(self._table, self._table.rows, self._graph)
@@ -84,10 +85,8 @@ class VectorIndex:
         return self._table.rows > self._hnsw_above and tail > max(_TAIL_ROWS, _TAIL_SHARE * sealed)
 
     def seal(self) -> Callable[[], None]:
-        # The number is read first: the array may be replaced by a larger one meanwhile, never by a shorter one.
-        rows = self._table.rows
-        vectors = self._table.vectors[:rows]
-        graph = self._graph.extended(vectors) if self._graph else Graph.over(vectors)
+        rows, vectors = self._table.rows, self._table.vectors
+        graph = self._graph.extended(vectors, rows) if self._graph else Graph.over(vectors, rows)
 
         def swap() -> None:
             self._graph = graph
@@ -109,14 +108,14 @@ class View:
 
     def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:
         query = np.ascontiguousarray(vector, np.float32)
-        vectors = self._table.vectors[: self._rows]
+        vectors = self._table.vectors
         if where != ANY:
             passing = np.flatnonzero(self._table.passing(where, self._rows))
             return self._hits(nearest_of(query, vectors, passing, k), "exact")
         alive = self._table.alive(self._rows)
         if self._graph is not None and (found := _by_graph(self._graph, query, vectors, alive, k)):
             return self._hits(found, "hnsw")
-        return self._hits(nearest_alive(query, vectors, alive, k), "exact")
+        return self._hits(nearest_alive(query, vectors, 0, alive, k), "exact")
 
     def _hits(self, found: tuple[Scores, Rows], path: str) -> Hits:
         """Return hits with cosines; a row that was hidden since it was found is left out."""
@@ -127,13 +126,13 @@ class View:
         return Hits([Hit(record, score) for record, score in hits if record != HIDDEN], path)
 
 
-def _by_graph(graph: Graph, query: Vectors, vectors: Vectors, alive: Mask, k: int) -> tuple[Scores, Rows] | None:
+def _by_graph(graph: Graph, query: Vectors, vectors: Blocks, alive: Mask, k: int) -> tuple[Scores, Rows] | None:
     """Return the `k` best by graph and exact tail; None when hidden rows take so much room that too few are left."""
     hidden = len(alive) - int(np.count_nonzero(alive))
     scores, rows = graph.nearest(query, min(k + hidden, MOST_WANTED))
     keep = alive[rows]
     if np.count_nonzero(keep) < k:
         return None
-    tail_scores, tail_rows = nearest_alive(query, vectors[graph.rows :], alive[graph.rows :], k)
-    both = np.concatenate((scores[keep], tail_scores)), np.concatenate((rows[keep], tail_rows + graph.rows))
+    tail_scores, tail_rows = nearest_alive(query, vectors, graph.rows, alive[graph.rows :], k)
+    both = np.concatenate((scores[keep], tail_scores)), np.concatenate((rows[keep], tail_rows))
     return best(*both, k)

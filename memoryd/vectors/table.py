@@ -1,7 +1,8 @@
 """The rows of one user: vectors, encoded records, and the columns that filters look at.
 
-Rows are only ever added behind the last one or hidden. An array that is full is copied to a larger one and replaced,
-never changed where a reader may look, so a reader that knows a number of rows needs no lock.
+Rows are only ever added behind the last one or hidden. The vectors stand in blocks that never move; columns that are full
+are copied to a larger array and replaced, never changed where a reader may look. So a reader that knows a number of rows
+needs no lock.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from memoryd.protocol.ids import RecordId
 from memoryd.protocol.records import MemoryKind, MemorySource
+from memoryd.vectors.blocks import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,12 +61,12 @@ _decoder: Final = msgspec.msgpack.Decoder(_Columns)
 class Table:
     """Growing columns. One writer; any number of readers that look no further than the `rows` they once saw.
 
-    `vectors` float32 [capacity, dim], rows of unit length.
+    `vectors` are of unit length.
     """
 
     def __init__(self, records: Sequence[bytes], vectors: Vectors) -> None:
-        """Begin with these rows. The array is taken over, not copied, when it can be written."""
-        self.vectors = np.require(vectors, np.float32, ("C", "W"))
+        """Begin with these rows. The array is taken over, not copied."""
+        self.vectors = Blocks(vectors)
         self.columns = np.zeros(len(vectors), _COLUMNS)
         self.records: list[bytes] = []
         self.ids: list[RecordId] = []
@@ -78,7 +80,7 @@ class Table:
         """Append rows. One whose id is there already takes the place of the earlier one, which is hidden."""
         decoded = [_decoder.decode(record) for record in records]
         self._make_room(self.rows + len(records))
-        self.vectors[self.rows : self.rows + len(records)] = vectors
+        self.vectors.add(vectors)
         self._enter(records, decoded)
 
     def discard(self, ids: Iterable[RecordId]) -> None:
@@ -111,7 +113,8 @@ class Table:
     @property
     def resident_bytes(self) -> int:
         sessions = sum(len(session) + 150 for session in self._sessions)
-        return self.vectors.nbytes + self.columns.nbytes + self._text_bytes + self.rows * _ROW_OVERHEAD + sessions
+        held = self.vectors.resident_bytes + self.columns.nbytes + self._text_bytes
+        return held + self.rows * _ROW_OVERHEAD + sessions
 
     def _enter(self, records: Sequence[bytes], decoded: Sequence[_Columns]) -> None:
         """Fill the columns of rows whose vectors stand in place already, then let readers see them."""
@@ -138,16 +141,13 @@ class Table:
         self.records[row] = HIDDEN
 
     def _make_room(self, rows: int) -> None:
-        capacity = len(self.vectors)
+        capacity = len(self.columns)
         if rows <= capacity:
             return
         # Half as much again: each row is copied three times at most on average, and a third of the room is spare.
-        capacity = max(rows, capacity + capacity // 2)
-        vectors = np.empty((capacity, self.vectors.shape[1]), np.float32)
-        vectors[: self.rows] = self.vectors[: self.rows]
-        columns = np.zeros(capacity, _COLUMNS)
+        columns = np.zeros(max(rows, capacity + capacity // 2), _COLUMNS)
         columns[: self.rows] = self.columns[: self.rows]
-        self.vectors, self.columns = vectors, columns
+        self.columns = columns
 
 
 def _microseconds(moment: datetime) -> int:

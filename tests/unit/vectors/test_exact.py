@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from memoryd.vectors.exact import nearest, nearest_of
+from memoryd.vectors.blocks import Blocks
+from memoryd.vectors.exact import nearest, nearest_alive, nearest_of
 from tests.helpers.memories import units
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def test_of_equal_rows_the_earlier_one_comes_first_also_at_the_border(k: int) ->
 def test_a_subset_is_searched_as_if_there_were_no_other_rows(share: float) -> None:
     subset = np.flatnonzero(np.random.default_rng(4).random(len(ROWS)) < share)
 
-    scores, rows = nearest_of(QUERY, ROWS, subset, 10)
+    scores, rows = nearest_of(QUERY, Blocks(ROWS), subset, 10)
 
     assert rows.tolist() == [int(subset[row]) for row in by_hand(ROWS[subset], 10)]
     np.testing.assert_array_equal(scores, nearest(QUERY, ROWS[subset], 10)[0])
@@ -53,4 +54,19 @@ def test_where_there_is_nothing_nothing_is_found(n: int, k: int) -> None:
     scores, rows = nearest(QUERY, ROWS[:n], k)
 
     assert len(scores) == len(rows) == 0
-    assert len(nearest_of(QUERY, ROWS[:n], np.arange(n), k)[1]) == 0
+    assert len(nearest_of(QUERY, Blocks(ROWS[:n]), np.arange(n), k)[1]) == 0
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.05, 0.9])
+def test_rows_in_several_blocks_are_searched_as_if_they_stood_in_one(hidden: float) -> None:
+    blocks = Blocks(ROWS[:700])
+    for at in range(700, len(ROWS), 333):
+        blocks.add(ROWS[at : at + 333])
+    alive = np.random.default_rng(5).random(len(ROWS)) >= hidden
+    alive_behind = alive[1500:]
+
+    scores, rows = nearest_alive(QUERY, blocks, 1500, alive_behind, 25)
+
+    expected = np.flatnonzero(alive_behind) + 1500
+    assert rows.tolist() == [int(expected[row]) for row in by_hand(ROWS[expected], 25)]
+    np.testing.assert_allclose(scores, ROWS[rows] @ QUERY, atol=1e-6)

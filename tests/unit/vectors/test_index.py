@@ -15,6 +15,7 @@ from memoryd.protocol.interfaces import Contents
 from memoryd.protocol.records import ANY, MemoryFilter, MemoryKind, MemorySource
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.vectors import index as index_module
+from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.graph import Graph
 from memoryd.vectors.index import VectorIndex
 from tests.helpers.memories import NOON, record, record_id, units
@@ -225,7 +226,7 @@ def test_resident_bytes_follow_what_is_added_and_deleted() -> None:
 
 @cache
 def graph() -> Graph:
-    return Graph.over(vectors_of(range(3000)))
+    return Graph.over(Blocks(vectors_of(range(3000))), 3000)
 
 
 @pytest.fixture
