@@ -78,7 +78,7 @@ def complain(error: MemorydError) -> None:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, message="memoryd %(version)s")
 def group() -> None:
-    r"""Remember for systems of agents what was like this before, and whether it went well.
+    """Remember for systems of agents what was like this before, and whether it went well.
 
     A daemon keeps one memory for each user. Agents publish what they do as events; before they plan, they recall what
     resembles the task at hand, with its outcome.

@@ -51,7 +51,7 @@ class Finding:
 @click.command("doctor")
 @configured
 def doctor_command(config: Config) -> int:
-    r"""Check everything the daemon needs from this machine.
+    """Check everything the daemon needs from this machine.
 
     Use it after installing, after an upgrade, and first of all when something does not work. It changes nothing, and runs
     with or without a daemon. The exit code is 1 when something is wrong, and each such line says how to mend it.

@@ -46,7 +46,7 @@ def recall_command(
     deadline_ms: int | None,
     as_json: bool,  # noqa: FBT001 - click
 ) -> None:
-    r"""Find what was like this before, and whether it went well.
+    """Find what was like this before, and whether it went well.
 
     Use it before planning: describe the task at hand in a sentence. The answers are ordered by how well they fit; the
     outcome is that of the run a memory belongs to: ✔ it went well, ✘ it did not, or it is still open.
@@ -105,7 +105,7 @@ def remember_command(
     timestamp: datetime | None,
     metadata: tuple[str, ...],
 ) -> None:
-    r"""Keep one text, and print its id.
+    """Keep one text, and print its id.
 
     Use it for what no event says: a decision, a rule of the house, a lesson. It is safe on disk, and the next recall can
     find it, when the id is printed. With `-` the text is read from stdin.
@@ -151,7 +151,7 @@ def forget_command(
     everything: bool,  # noqa: FBT001 - click
     yes: bool,  # noqa: FBT001 - click
 ) -> int:
-    r"""Forget memories for good, and the text of the events they came from.
+    """Forget memories for good, and the text of the events they came from.
 
     Use it for what must not be kept. The bytes leave the files; there is no way back but an export made before. Name ids,
     or one of --session, --before and --everything; those three ask first.

@@ -23,7 +23,7 @@ EXIT_DAMAGED = 74
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @reaches_daemon
 def status_command(target: Target, as_json: bool) -> None:  # noqa: FBT001 - click
-    r"""Show how the daemon is, on one screen.
+    """Show how the daemon is, on one screen.
 
     Use it when something seems slow or missing: how far it lags behind its events, what waits where, what was restarted or
     put aside, how much memory it takes. With --user it also shows that user's memory.
@@ -48,7 +48,7 @@ def status_command(target: Target, as_json: bool) -> None:  # noqa: FBT001 - cli
 @click.command("tree")
 @reaches_daemon
 def tree_command(target: Target) -> None:
-    r"""Show the supervision tree: every actor, its state, its mail and its restarts.
+    """Show the supervision tree: every actor, its state, its mail and its restarts.
 
     Use it to see which part is busy or keeps failing. Users are shown while they are resident.
 
@@ -65,7 +65,7 @@ def tree_command(target: Target) -> None:
 @click.command("verify")
 @reaches_daemon
 def verify_command(target: Target) -> int:
-    r"""Check every byte of a user's file.
+    """Check every byte of a user's file.
 
     Use it after a crash of the machine, or when a disk is in doubt. It reads and changes nothing; the exit code is 74
     when something is wrong, and each finding says what to do.
@@ -95,7 +95,7 @@ def verify_command(target: Target) -> int:
 @click.command("metrics")
 @reaches_daemon
 def metrics_command(target: Target) -> None:
-    r"""Print the daemon's metrics in Prometheus' text format.
+    """Print the daemon's metrics in Prometheus' text format.
 
     Use it for a look without a scraper, or from a textfile collector; `observability.metrics_port` serves the same.
 
@@ -111,7 +111,7 @@ def metrics_command(target: Target) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 @reaches_daemon
 def trajectories_command(target: Target, limit: int, as_json: bool) -> None:  # noqa: FBT001 - click
-    r"""List runs from their question to their outcome, the newest first.
+    """List runs from their question to their outcome, the newest first.
 
     Use it to see what the memory learns from: what was asked, how many memories were shown for it, how it went.
 

@@ -11,7 +11,7 @@ from memoryd.cli.options import Target, reaches_daemon
 
 @click.group("parked")
 def parked_command() -> None:
-    r"""See, retry or drop events that were put aside.
+    """See, retry or drop events that were put aside.
 
     An event that made its reader fail twice is put aside, so that the events behind it are not kept waiting. Its text stays
     in the log until it is retried with success, or dropped.
@@ -27,7 +27,7 @@ def parked_command() -> None:
 @parked_command.command("list")
 @reaches_daemon
 def list_command(target: Target) -> None:
-    r"""List what was put aside, with the reason.
+    """List what was put aside, with the reason.
 
     \b
     Example:
@@ -56,7 +56,7 @@ def list_command(target: Target) -> None:
 @click.option("--all", "all_of_them", is_flag=True, help="Everything that is put aside for this user.")
 @reaches_daemon
 def retry_command(target: Target, seqs: tuple[int, ...], all_of_them: bool) -> None:  # noqa: FBT001 - click
-    r"""Try events again, after the cause was mended.
+    """Try events again, after the cause was mended.
 
     \b
     Example:
@@ -70,7 +70,7 @@ def retry_command(target: Target, seqs: tuple[int, ...], all_of_them: bool) -> N
 @click.option("--all", "all_of_them", is_flag=True, help="Everything that is put aside for this user.")
 @reaches_daemon
 def drop_command(target: Target, seqs: tuple[int, ...], all_of_them: bool) -> None:  # noqa: FBT001 - click
-    r"""Drop events for good: they will never become memories.
+    """Drop events for good: they will never become memories.
 
     \b
     Example:

@@ -45,7 +45,7 @@ _acknowledged = click.option(
 @_acknowledged
 @reaches_daemon
 def publish_command(target: Target, file: str, ack: Ack) -> int:
-    r"""Publish events from JSON Lines, plain or gzip-compressed.
+    """Publish events from JSON Lines, plain or gzip-compressed.
 
     Use it to feed a memory from a log, once or over and over: events that are already known count as duplicates and
     change nothing. Each line may be an event of memoryd's own shape, a row or bus message of ChoirOS, an event of
@@ -90,7 +90,7 @@ def ingest_command(
     follow: bool,  # noqa: FBT001 - click
     ack: Ack,
 ) -> int:
-    r"""Publish what ChoirOS or Wintermute has stored.
+    """Publish what ChoirOS or Wintermute has stored.
 
     Use it to give a memory the past of a system that runs already; nothing is changed there, and it may go on writing.
     Ingesting again doubles nothing. With --follow it stays and publishes what comes; the row it ended at is printed, for

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("serve")
 @configured
 def serve_command(config: Config) -> int:
-    r"""Run the daemon in the foreground.
+    """Run the daemon in the foreground.
 
     Use it in a terminal to try memoryd, and in a service to keep it: under systemd it tells when it is ready (Type=notify)
     and feeds the watchdog. SIGTERM or Ctrl-C drains and stops it; SIGUSR1 writes the supervision tree into the log. One

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option("--out", type=FILE, metavar="PATH", help="Write the secret into this new file instead of printing it.")
 def token_command(users: tuple[str, ...], out: Path | None) -> None:
-    r"""Make a token, which lets another system user speak for some memories.
+    """Make a token, which lets another system user speak for some memories.
 
     Use it for an agent that does not run as you: whoever runs as the daemon's own user needs none. The secret is shown once
     and kept nowhere; the configuration only knows its SHA-256. The agent brings it in MEMORYD_TOKEN or --token-file.
@@ -59,7 +59,7 @@ def token_command(users: tuple[str, ...], out: Path | None) -> None:
     "--config", "file", type=FILE, metavar="PATH", help="The TOML file to look at instead of the usual places."
 )
 def config_command(file: Path | None) -> None:
-    r"""Print the effective configuration as TOML, with where each value comes from.
+    """Print the effective configuration as TOML, with where each value comes from.
 
     Use it to see what the daemon would run with. A value comes from its default, from the file (--config, else
     $XDG_CONFIG_HOME/memoryd/config.toml, else /etc/memoryd/memoryd.toml), or from a variable such as

@@ -34,7 +34,7 @@ STDOUT: Final = "-"
 @click.argument("file", default=STDOUT, metavar="[FILE|-]")
 @reaches_daemon
 def export_command(target: Target, file: str) -> None:
-    r"""Write a memory as JSON Lines, with its vectors.
+    """Write a memory as JSON Lines, with its vectors.
 
     Use it for a copy to keep, to move to another machine, or to read what is remembered with other tools. `memoryd import`
     brings it back bit for bit, without embedding anything again. A file is complete or not there at all, and for your
@@ -67,7 +67,7 @@ def export_command(target: Target, file: str) -> None:
 @click.option("--without-vectors", is_flag=True, help="Leave the vectors aside and embed the texts again.")
 @reaches_daemon
 def import_command(target: Target, file: str, without_vectors: bool) -> int:  # noqa: FBT001 - click
-    r"""Read memories from JSON Lines, as `memoryd export` writes them.
+    """Read memories from JSON Lines, as `memoryd export` writes them.
 
     Use it to bring back or move a memory; what is there already counts as a duplicate. Lines with a `vector` are kept as
     they are, if this daemon's model made them; lines without one need only `text`, and are embedded. A bad line is told
@@ -104,7 +104,7 @@ def import_command(target: Target, file: str, without_vectors: bool) -> int:  # 
 @click.option("--user", metavar="USER", help="Only this user; all users, if not given.")
 @configured
 def reembed_command(config: Config, user: str | None) -> None:
-    r"""Make all vectors anew with the configured model.
+    """Make all vectors anew with the configured model.
 
     Use it after changing the model: a memory that was written with another one does not open. It works on the files and
     needs the daemon to be stopped; each user's file is replaced when its successor is complete.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -38,6 +39,9 @@ def test_every_help_has_a_purpose_a_use_and_an_example(name: str) -> None:
 
     assert "Example" in said
     assert "Use it" in said or name == "parked"
+    # An example stands on a line of its own, not in the flow of a paragraph.
+    assert re.search(rf"^ {{4}}.*memoryd {name}\b", said, re.MULTILINE)
+    assert "\\b" not in said
 
 
 def test_the_help_of_all_names_every_command() -> None:
