@@ -39,6 +39,7 @@ PATIENT_ACTIVATIONS: Final = (
 )
 WAITING_ACTIVATIONS: Final = 256  # requests that may wait for their user to open; more are refused
 USER_BUDGET: Final = Budget(3, 60.0)
+POISON_BUDGET: Final = Budget(20, 60.0)  # of failures on events: each brings their parking nearer
 QUARANTINE_S: Final = 300.0
 MANY_SICK: Final = Budget(20, 10.0)  # distinct users; more is not the users' fault
 SWEEP_EVERY_S: Final = 2.0
@@ -156,6 +157,7 @@ class MemorySupervisor(Actor):
         self._rng = rng
         self._opening: set[UserId] = set()
         self._crashes: dict[UserId, Crashes] = {}
+        self._poisonings: dict[UserId, Crashes] = {}
         self._sick: dict[UserId, float] = {}
         self._rested: dict[UserId, float] = {}
         residents.supervise(ref)
@@ -231,7 +233,9 @@ class MemorySupervisor(Actor):
         if isinstance(cause, IngestFailed):
             error = type(cause.__cause__).__name__
             self._relay().poke(Crashed(user=user, seqs=cause.seqs, error=error))
-        crashes = self._crashes.setdefault(user, Crashes(USER_BUDGET))
+            crashes = self._poisonings.setdefault(user, Crashes(POISON_BUDGET))
+        else:
+            crashes = self._crashes.setdefault(user, Crashes(USER_BUDGET))
         if crashes.bears_one_more():
             ctx.after(back_off_s(crashes.recent, self._rng), Restart(user))
             return
@@ -254,6 +258,7 @@ class MemorySupervisor(Actor):
         if slot.phase is Phase.QUARANTINED:
             slot.phase = Phase.COLD
             self._crashes.pop(user, None)
+            self._poisonings.pop(user, None)
         self._residents.patient.append(user)
         self._open_next(ctx)
 

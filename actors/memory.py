@@ -19,9 +19,9 @@ import structlog
 from memoryd import metrics
 from memoryd.actors.actor import Actor
 from memoryd.actors.importing import checked_vectors
-from memoryd.actors.knowledge import merge
 from memoryd.actors.mailbox import Deadline
-from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, outcome_of, weight_of, weight_of_record
+from memoryd.actors.recalling import Recaller
+from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, outcome_of, weight_of
 from memoryd.actors.writer import CommitDue, Writer
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
@@ -38,23 +38,21 @@ from memoryd.protocol.internal import (
     Ingest,
     MappedEvent,
     ObserveUser,
-    QueryGlobal,
     RemoveGlobal,
     Resume,
     RunSignal,
 )
-from memoryd.protocol.records import ANY, Draft, MemoryFilter, MemoryRecord, RetrievedMemory, Step, Trajectory
+from memoryd.protocol.records import ANY, Draft, MemoryFilter, MemoryRecord, Step, Trajectory
 
 if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.clock import Clock
-    from memoryd.protocol.interfaces import Embeddings, Hits, MemoryIndex, MemoryStore, ModelInfo, Opened, Vectors
+    from memoryd.protocol.interfaces import Embeddings, MemoryIndex, MemoryStore, ModelInfo, Opened, Vectors
 
 log = structlog.get_logger("memoryd.memory")
 
-INLINE_ROWS: Final = 10_000  # up to here a search takes less time than the way to a thread and back
 EMBED_WITHIN_S: Final = 600.0
 ERASE_WITHIN_S: Final = 30.0
 MAX_STEPS: Final = 1_000
@@ -146,6 +144,16 @@ class MemoryAgent(Actor):
         )
         self._opened = None
         self._trajectories = Trajectories(opened.trajectories)
+        self._recaller = Recaller(
+            user=self._user,
+            store=self._store,
+            view=opened.index.view,
+            trajectories=lambda: self._trajectories,
+            embedder=self._embedder,
+            knowledge=self._knowledge,
+            nothing_is_published=self._nothing_is_published,
+            pools=self._pools,
+        )
         self._received = opened.applied_seq
         self._last_used = asyncio.get_running_loop().time()
         if ctx.incarnation > 1:  # what an earlier one had applied and not committed must come again
@@ -194,7 +202,7 @@ class MemoryAgent(Actor):
             self._last_used = asyncio.get_running_loop().time()
         match message:
             case m.Recall():
-                return ctx.detach(self._recall(message, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
+                return ctx.detach(self._recaller.recall(message, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
             case Ingest():
                 self._take(message, ctx)
             case CommitDue():
@@ -297,13 +305,9 @@ class MemoryAgent(Actor):
 
     # --- adding ---
 
-    async def _embed(self, texts: tuple[str, ...], *, urgent: bool, deadline: Deadline | None = None) -> Embeddings:
-        weight = sum(map(len, texts))
-        return await self._embedder.ask(
-            Embed(texts=texts, urgent=urgent, weight=weight),
-            deadline=deadline or Deadline.after(EMBED_WITHIN_S),
-            wait_for_room=not urgent,
-        )
+    async def _embed(self, texts: tuple[str, ...], *, urgent: bool) -> Embeddings:
+        message = Embed(texts=texts, urgent=urgent, weight=sum(map(len, texts)))
+        return await self._embedder.ask(message, deadline=Deadline.after(EMBED_WITHIN_S), wait_for_room=not urgent)
 
     def _add(self, drafts: Sequence[Draft], embedded: Embeddings) -> tuple[list[MemoryRecord], int]:
         """Make records of the drafts and add those that are new; return them all and the number of duplicates."""
@@ -368,48 +372,6 @@ class MemoryAgent(Actor):
             put_to_use()
         finally:
             self._is_sealing = False
-
-    # --- recall ---
-
-    async def _recall(self, message: m.Recall, deadline: Deadline) -> m.Recalled:
-        began = time.perf_counter()
-        embedded = await self._embed((message.query,), urgent=True, deadline=deadline)
-        vector = embedded.vectors[0]
-        hits = await self._search(vector, message.top_k, message.filter)
-        memories = [
-            RetrievedMemory(
-                record=self._trajectories.with_outcome(self._store.decode(hit.record)),
-                score=hit.score,
-                sona_score=hit.score,
-            )
-            for hit in hits.hits
-        ]
-        memories, partial = await self._with_published(memories, message, vector, deadline)
-        fitting = fitting_prefix(memories, lambda memory: weight_of_record(memory.record))
-        if len(fitting) < len(memories):
-            partial = (*partial, "size")
-        elapsed = time.perf_counter() - began
-        metrics.RECALLS.labels(hits.path, "partial" if partial else "whole").observe(elapsed)
-        return m.Recalled(memories=tuple(fitting), tier=hits.path, partial=partial, elapsed_ms=round(elapsed * 1e3, 3))
-
-    async def _with_published(
-        self, memories: list[RetrievedMemory], message: m.Recall, vector: Vectors, deadline: Deadline
-    ) -> tuple[list[RetrievedMemory], tuple[str, ...]]:
-        """Merge in what others published; without an answer in half the time left, say that it is missing."""
-        if self._nothing_is_published():
-            return memories, ()
-        asked = QueryGlobal(vector=vector, top_k=message.top_k, filter=message.filter, asked_by=self._user)
-        try:
-            known = await self._knowledge.ask(asked, deadline=Deadline.after(deadline.remaining / 2))
-        except MemorydError:
-            return memories, ("global",)
-        return merge(memories, known, message.top_k), ()
-
-    async def _search(self, vector: Vectors, k: int, where: MemoryFilter) -> Hits:
-        view = self._index.view()
-        if view.rows <= INLINE_ROWS:
-            return view.search(vector, k=k, where=where)
-        return await self._pools.search(view.search, vector, k=k, where=where)
 
     def _export(self, after: int, limit: int) -> m.Exported:
         blobs, vectors, following = self._index.page(after, limit)

@@ -212,6 +212,17 @@ async def test_a_poison_event_is_put_aside_after_its_second_crash_and_the_others
         await house.settled()
 
 
+async def test_several_poison_events_of_one_user_are_put_aside_without_a_quarantine(tmp_path: Path) -> None:
+    async with running(tmp_path, embedder=PoisonedEmbedder("poison")) as house:
+        for number in range(4):
+            some = [*events(3, first=3 * number), event(f"poison-{number}", "the poison")]
+            await house.memory.publish(some, user="alice", ack="committed", within=20)
+
+        assert [item.event_id for item in await house.memory.parked(user="alice")] == [f"poison-{n}" for n in range(4)]
+        assert len(await exported(house.memory, "alice")) == 12
+        assert (await house.memory.status()).users_quarantined == 0
+
+
 async def test_a_parked_event_that_is_tried_again_arrives(tmp_path: Path) -> None:
     embedder = PoisonedEmbedder("poison")
     async with running(tmp_path, embedder=embedder) as house:
