@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Vectors
     from memoryd.vectors.exact import Rows
 
-# Rows of a block, 6 MB at 384 dimensions. Its pages cost memory once they are written, so a block may be roomy.
-_BLOCK: Final = 4096
+# Of a block. Its pages cost memory once they are written, so it may be roomy; but from 4 MiB on numpy asks for huge pages,
+# and the kernel takes milliseconds to clear and find them.
+_BLOCK_BYTES: Final = 3 << 20
 
 
 class Blocks:
@@ -32,7 +33,8 @@ class Blocks:
         while len(vectors):
             used = self.rows - self._first[-1]
             if used == len(self._blocks[-1]):
-                self._blocks.append(np.empty((_BLOCK, self.dim), np.float32))
+                rows = max(1, _BLOCK_BYTES // (4 * self.dim))
+                self._blocks.append(np.empty((rows, self.dim), np.float32))
                 self._first.append(self.rows)
                 used = 0
             part = vectors[: len(self._blocks[-1]) - used]
