@@ -368,8 +368,9 @@ class MemoryAgent(Actor):
 
     async def _seal(self) -> None:
         try:
-            put_to_use = await self._pools.disk_in_background(self._index.seal)
-            put_to_use()
+            while self._index.wants_sealing():
+                put_to_use = await self._pools.disk_in_background(self._index.seal)
+                put_to_use()
         finally:
             self._is_sealing = False
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from memoryd.actors.ref import Ref
     from memoryd.protocol.interfaces import Hits, IndexView, MemoryStore, Vectors
 
-INLINE_ROWS: Final = 10_000  # up to here a search takes less time than the way to a thread and back
+INLINE_BYTES: Final = 16 << 20  # a search that reads no more takes little longer than the way to a thread and back
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,6 @@ class Recaller:
 
     async def _search(self, vector: Vectors, k: int, where: MemoryFilter) -> Hits:
         view = self.view()
-        if view.rows <= INLINE_ROWS:
+        if view.bytes_to_read <= INLINE_BYTES:
             return view.search(vector, k=k, where=where)
         return await self.pools.search(view.search, vector, k=k, where=where)

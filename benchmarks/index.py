@@ -1,6 +1,6 @@
-"""How fast the index answers, and from how many rows on the graph beats the exact scan.
+"""How fast the index answers, how well, and where codes and graph beat the exact scan.
 
-    python -m benchmarks.index [--rows 1000 --rows 10000 ...] [TEXTS | VECTORS.npy]
+    python -m benchmarks.index [--rows 1000 --rows 10000 ...] [--with-graph] [TEXTS | VECTORS.npy]
 
 Without a path the vectors are clustered random ones, which says little about recall on real texts; the title of the
 table tells which they are. A file of texts, one in a line, is embedded with the shipped model; a `.npy` file holds
@@ -26,6 +26,7 @@ from memoryd.protocol.ids import BEFORE_ALL, RecordId
 from memoryd.protocol.interfaces import Contents
 from memoryd.protocol.records import ANY, MemoryFilter, MemoryKind, MemoryRecord, MemorySource
 from memoryd.rvf.records import encode_record
+from memoryd.vectors.codes import Codebook
 from memoryd.vectors.index import VectorIndex
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _K = 10
 _QUERIES = 200
+_NEVER = 1 << 40
 _DIM = 384
 _MODEL = "all-MiniLM-L6-v2"
 _HALF = MemoryFilter(sources=frozenset({MemorySource.USER_INPUT}))
@@ -56,39 +58,61 @@ class _Timing:
 @click.command()
 @click.argument("source", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--rows", "sizes", multiple=True, type=int, default=(1_000, 10_000, 100_000), help="Sizes to measure.")
-def main(source: Path | None, sizes: Sequence[int]) -> None:
-    """Measure exact and graph search by wall time."""
+@click.option("--with-graph", is_flag=True, help="Also build the graph, which takes minutes.")
+def main(source: Path | None, sizes: Sequence[int], *, with_graph: bool) -> None:
+    """Measure the exact search, codes and graph by wall time, and their recall@10 against the exact one."""
     faiss.omp_set_num_threads(1)
     vectors, what = _vectors(source, max(sizes) + _QUERIES)
     held_out = np.zeros(len(vectors), bool)
     held_out[:: max(1, len(vectors) // _QUERIES)] = True
     queries, rows = vectors[held_out][:_QUERIES], vectors[~held_out]
     table = Table(title=f"{what}, {rows.shape[1]} dimensions, k = {_K}, one thread; p50 / p99 ms a query")
-    for column in ("rows", "exact", "half pass", "1 % pass", "graph", "recall@10", "built in", "index MB"):
+    columns = ["rows", "exact", "codes", "recall", "half pass", "recall", "1 % pass", "recall", "encoded in"]
+    for column in columns + (["graph", "recall", "built in"] if with_graph else []):
         table.add_column(column, justify="right")
+    codebook = Codebook.shipped(OnnxEmbedder.open(_MODEL, threads=1).model.sha256)
+    if codebook is None:
+        raise click.ClickException("the shipped model has no codebook: python -m benchmarks.codebook")
     for size in sorted({min(size, len(rows)) for size in sizes}):
-        table.add_row(*_measure(rows[:size], queries))
-    Console(width=120).print(table)
+        table.add_row(*_measure(rows[:size], queries, codebook, with_graph=with_graph))
+    Console(width=160).print(table)
 
 
-def _measure(rows: Vectors, queries: Vectors) -> Sequence[str]:
+def _measure(rows: Vectors, queries: Vectors, codebook: Codebook, *, with_graph: bool) -> Sequence[str]:
     """Return one line of the table."""
-    index = VectorIndex(Contents(rows.copy(), _records(len(rows)), (), BEFORE_ALL), hnsw_above=0)
-    exact = _timed(index.view(), queries, ANY)
-    half = _timed(index.view(), queries, _HALF)
-    hundredth = _timed(index.view(), queries, _ONE_PERCENT)
+    index = _index(rows, codebook)
+    wheres = (ANY, _HALF, _ONE_PERCENT)
+    exact = [_timed(index.view(), queries, where) for where in wheres]
+    encoded = _sealed(index)
+    codes = [_timed(index.view(), queries, where) for where in wheres]
+    line = [f"{len(rows):,}", str(exact[0])]
+    for truth, found in zip(exact, codes, strict=True):
+        line += [str(found), f"{_recall(truth, found):.3f}"]
+    line.append(f"{encoded:.2f} s")
+    if with_graph:
+        index = _index(rows, None)
+        built = _sealed(index)
+        graph = _timed(index.view(), queries, ANY)
+        line += [str(graph), f"{_recall(exact[0], graph):.3f}", f"{built:.1f} s"]
+    return line
+
+
+def _index(rows: Vectors, codebook: Codebook | None) -> VectorIndex:
+    return VectorIndex(
+        Contents(rows, _records(len(rows)), (), BEFORE_ALL), codebook, graph_above=_NEVER if codebook else 0
+    )
+
+
+def _sealed(index: VectorIndex) -> float:
+    """Seal the index and return how many seconds it took."""
     begun = time.perf_counter()
     index.seal()()
-    seconds = time.perf_counter() - begun
-    graph = _timed(index.view(), queries, ANY)
-    found = [len(_ids(a) & _ids(b)) / _K for a, b in zip(exact.answers, graph.answers, strict=True)]
-    return (
-        f"{len(rows):,}",
-        *(str(timing) for timing in (exact, half, hundredth, graph)),
-        f"{np.mean(found):.3f}",
-        f"{seconds:.1f} s",
-        f"{index.resident_bytes / 1e6:.0f}",
-    )
+    return time.perf_counter() - begun
+
+
+def _recall(truth: _Timing, found: _Timing) -> float:
+    shares = [len(_ids(a) & _ids(b)) / max(1, len(a.hits)) for a, b in zip(truth.answers, found.answers, strict=True)]
+    return float(np.mean(shares))
 
 
 def _timed(view: IndexView, queries: Vectors, where: MemoryFilter) -> _Timing:

@@ -58,6 +58,7 @@ from memoryd.rvf.store import RvfMemoryStore
 from memoryd.stores.datadir import GLOBAL, DataDir
 from memoryd.stores.events import SqliteEventStore
 from memoryd.stores.globalfile import GlobalFile
+from memoryd.vectors.codes import Codebook
 from memoryd.vectors.index import VectorIndex
 from memoryd.version import VERSION
 
@@ -108,6 +109,7 @@ class Daemon:
         try:
             threads = config.embedding.threads or len(os.sched_getaffinity(0))
             self._embedder = embedder or OnnxEmbedder.open(config.embedding.model, threads=1)
+            self._codebook = Codebook.shipped(self._embedder.model.sha256)
             self._mapping = EventMapping({**default_rules(), **rules_from_config(config.mapping)})
             self._events = SqliteEventStore(root / "events.sqlite", self._clock.now)
         except BaseException:
@@ -255,7 +257,7 @@ class Daemon:
         )
 
     def _index(self, contents: Contents) -> VectorIndex:
-        return VectorIndex(contents, hnsw_above=self._config.memory.hnsw_above_rows)
+        return VectorIndex(contents, self._codebook, graph_above=self._config.memory.hnsw_above_rows)
 
     def _socket(self, root: Path) -> Path:
         if self._config.server.socket:

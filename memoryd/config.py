@@ -53,7 +53,7 @@ class MemorySettings(_Section, frozen=True, kw_only=True):
     idle_after_s: Positive = 120.0
     resident_bytes: Bytes = 2 << 30
     resident_users: Count = 1_000
-    hnsw_above_rows: Count = 20_000
+    hnsw_above_rows: Count = 200_000
 
 
 class EventSettings(_Section, frozen=True, kw_only=True):

@@ -78,8 +78,8 @@ class Batch:
     """What one commit adds: all of it becomes durable together, or none.
 
     `applied_seq` is the last event of the user that is contained in this batch or an earlier one.
-    `entries` and `trajectories` replace earlier ones of the same id. What `deleted` and `dropped` name is gone afterwards,
-    also when this very batch carries it.
+    First goes what `deleted` and `dropped` name of earlier batches; then come `entries` and `trajectories`, each in the
+    place of an earlier one of the same id. So who wants something gone that this very batch would add leaves it out.
     """
 
     entries: Sequence[Entry] = ()
@@ -147,7 +147,10 @@ class MemoryFile(Protocol):
     def status(self) -> FileStatus: ...
 
     def close(self) -> None:
-        """Release the file and its lock. Does nothing the second time."""
+        """Release the file and its lock, and leave nothing of a user who never committed.
+
+        Does nothing the second time.
+        """
         ...
 
 
@@ -174,7 +177,9 @@ class IndexView(Protocol):
     """
 
     @property
-    def rows(self) -> int: ...
+    def bytes_to_read(self) -> int:
+        """How much a search without a filter reads at most: what it costs."""
+        ...
 
     def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:
         """Return the `k` nearest rows that pass `where`. `vector` is float32 [dim], unit length."""
@@ -216,11 +221,11 @@ class MemoryIndex(Protocol):
     def resident_bytes(self) -> int: ...
 
     def wants_sealing(self) -> bool:
-        """Whether `seal` would build or extend the graph."""
+        """Whether `seal` has something to do: many rows are searched without the help of codes or a graph."""
         ...
 
     def seal(self) -> Callable[[], None]:
-        """Build the graph over what is there now (slow, for a pool); the returned call puts it to use."""
+        """Make codes or a graph of what is there now (slow, for a pool); the returned call puts it to use."""
         ...
 
 
@@ -335,7 +340,7 @@ class EventStore(Protocol):
     def unpark(self, seqs: Sequence[Seq], *, drop: bool) -> Sequence[Seq]:
         """Take events out of the parking place: to be published again under new numbers, or dropped for good.
 
-        Returns the new numbers (empty when dropped).
+        What dropped events said is overwritten as by `erase`. Returns the new numbers (empty when dropped).
         """
         ...
 

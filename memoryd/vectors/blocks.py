@@ -68,4 +68,8 @@ class Blocks:
     @property
     def resident_bytes(self) -> int:
         """Bytes of the rows that are there; the room behind them has no pages yet."""
-        return 4 * self.rows * self.dim
+        return self.bytes_of(self.rows)
+
+    def bytes_of(self, rows: int) -> int:
+        """Return how many bytes so many rows take."""
+        return 4 * rows * self.dim

@@ -40,7 +40,7 @@ def nearest(query: Vectors, vectors: Vectors, k: int) -> tuple[Scores, Rows]:
     while True:
         scores, rows = (found[0] for found in faiss.knn(query[None], vectors, take, metric=faiss.METRIC_INNER_PRODUCT))
         if take == n or scores[take - 1] < scores[k - 1]:
-            return best(scores, rows, k)
+            return _best(scores, rows, k)
         take = min(2 * take, n)
 
 
@@ -51,7 +51,7 @@ def nearest_of(query: Vectors, rows: Blocks, subset: Rows, k: int) -> tuple[Scor
         chosen = subset[at : at + _GATHER]
         scores, near = nearest(query, rows.take(chosen), k)
         found.append((scores, chosen[near]))
-    return _best_of(found, k)
+    return best_of(found, k)
 
 
 def nearest_alive(query: Vectors, rows: Blocks, first: int, alive: Mask, k: int) -> tuple[Scores, Rows]:
@@ -64,18 +64,18 @@ def nearest_alive(query: Vectors, rows: Blocks, first: int, alive: Mask, k: int)
         scores, near = nearest(query, part, k + hidden)
         keep = alive[start - first + near]
         found.append((scores[keep][:k], start + near[keep][:k]))
-    return _best_of(found, k)
+    return best_of(found, k)
 
 
-def _best_of(found: Sequence[tuple[Scores, Rows]], k: int) -> tuple[Scores, Rows]:
+def best_of(found: Sequence[tuple[Scores, Rows]], k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of what was found in several places."""
     if not found:
         return np.empty(0, np.float32), np.empty(0, np.int64)
     scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return best(scores, rows, k)
+    return _best(scores, rows, k)
 
 
-def best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
+def _best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of what was found, in order."""
     order = np.lexsort((rows, -scores))[:k]
     return scores[order], rows[order]

@@ -130,7 +130,11 @@ def test_the_wheel_holds_the_modules_of_the_tree_and_the_model_and_nothing_else(
         ]
 
     assert {"memoryd/__init__.py", *(f"memoryd/{name}/__init__.py" for name in LINKED)} <= modules
-    assert sorted(names) == sorted({*modules, *model, "memoryd/py.typed"})
+    sha256 = json.loads((ROOT / "memoryd/embedding/models/all-MiniLM-L6-v2/model.json").read_text())["files"][
+        "model.onnx"
+    ]
+    codebook = f"memoryd/vectors/codebooks/{sha256}.npy"
+    assert sorted(names) == sorted({*modules, *model, codebook, "memoryd/py.typed"})
 
 
 def test_the_wheel_holds_files_where_the_checkout_has_links(wheel: Path) -> None:

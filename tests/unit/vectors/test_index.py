@@ -40,8 +40,8 @@ def vectors_of(numbers: Sequence[int]) -> Vectors:
     return ROWS[list(numbers)]
 
 
-def index_of(numbers: Sequence[int], *, hnsw_above: int = 20_000) -> VectorIndex:
-    return VectorIndex(Contents(vectors_of(numbers), encoded(numbers), (), BEFORE_ALL), hnsw_above=hnsw_above)
+def index_of(numbers: Sequence[int], *, graph_above: int = index_module.GRAPH_ABOVE) -> VectorIndex:
+    return VectorIndex(Contents(vectors_of(numbers), encoded(numbers), (), BEFORE_ALL), None, graph_above=graph_above)
 
 
 def numbers_of(hits: Hits) -> list[int]:
@@ -81,7 +81,7 @@ def test_rows_are_found_by_their_cosine_wherever_they_came_from() -> None:
 
 def test_a_score_is_a_cosine_even_where_rounding_says_more() -> None:
     row = np.full((1, DIM), 0.25, np.float32) * np.float32(1.0000004)
-    index = VectorIndex(Contents(row.copy(), encoded([1]), (), BEFORE_ALL))
+    index = VectorIndex(Contents(row.copy(), encoded([1]), (), BEFORE_ALL), None)
 
     assert [hit.score for hit in index.view().search(row[0], k=1, where=ANY).hits] == [1.0]
     assert [hit.score for hit in index.view().search(-row[0], k=1, where=ANY).hits] == [-1.0]
@@ -161,7 +161,7 @@ def test_a_view_does_not_see_what_comes_later_but_loses_what_is_deleted() -> Non
     index.add(encoded(range(10, 40)), vectors_of(range(10, 40)))
     index.discard([record_id(by_hand(range(10))[0])])
 
-    assert view.rows == 10
+    assert view.bytes_to_read == 10 * DIM * 4
     assert search(view, k=10) == by_hand(range(10), k=10)[1:]
 
 
@@ -206,7 +206,7 @@ def test_hidden_rows_make_room_for_the_next_best(hidden: int) -> None:
 
 def test_a_user_with_one_memory_costs_little() -> None:
     vector = units(1, dim=384)
-    index = VectorIndex(Contents(vector, encoded([1]), (), BEFORE_ALL))
+    index = VectorIndex(Contents(vector, encoded([1]), (), BEFORE_ALL), None)
 
     assert index.resident_bytes < 4096
 
@@ -232,7 +232,7 @@ def graph() -> Graph:
 @pytest.fixture
 def index() -> VectorIndex:
     """Return an index with 3,000 sealed rows, above a border of 1,000."""
-    index = index_of(range(3000), hnsw_above=1000)
+    index = index_of(range(3000), graph_above=1000)
     index._graph = graph()
     return index
 
@@ -315,8 +315,8 @@ def test_more_rows_than_a_graph_gives_well_are_searched_exactly(index: VectorInd
 
 def test_below_the_border_nothing_is_sealed() -> None:
     assert not index_of(range(2500)).wants_sealing()
-    assert index_of(range(2500), hnsw_above=2000).wants_sealing()
-    assert index_module.HNSW_ABOVE == 20_000
+    assert index_of(range(2500), graph_above=2000).wants_sealing()
+    assert index_of(range(10))._graph_above == 20_000
 
 
 def test_views_may_be_searched_while_rows_are_added() -> None:

@@ -1,0 +1,121 @@
+"""4-bit product codes over sealed rows: a scan reads 24 times fewer bytes than the rows themselves. Never changed.
+
+Jégou et al., "Product Quantization for Nearest Neighbor Search" (2011); the scan inside the registers is that of
+André et al., "Quicker ADC" (2018), as in faiss. Codes alone rank badly: what they find must be scored again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import faiss
+import numpy as np
+
+from memoryd.protocol.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from memoryd.protocol.interfaces import Vectors
+    from memoryd.vectors.blocks import Blocks
+    from memoryd.vectors.exact import Rows
+
+_BITS: Final = 4
+_CENTROIDS: Final = 1 << _BITS
+_SUBVECTOR: Final = 3  # dimensions that share one code
+_PADDING: Final = 32  # faiss scans so many rows at a time
+_SHIPPED: Final = Path(__file__).with_name("codebooks")
+
+
+class Codebook:
+    """What the codes of one embedding model stand for: float32 [dim / 3, 16, 3] centroids.
+
+    It depends on the model, not on the user: no user waits for a training.
+    """
+
+    def __init__(self, centroids: Vectors) -> None:
+        """Take the centroids. Raises ValueError when they are not of that shape or not finite."""
+        subvectors, *rest = centroids.shape
+        if rest != [_CENTROIDS, _SUBVECTOR] or not np.isfinite(centroids).all():
+            raise ValueError(f"not a codebook: {centroids.shape}")
+        self.centroids: Final = np.require(centroids, np.float32, "C")
+        self.dim: Final[int] = subvectors * _SUBVECTOR
+
+    @classmethod
+    def train(cls, vectors: Vectors) -> Codebook:
+        """Find the centroids of `vectors`, float32 [n, dim], by k-means; the same for the same vectors and threads.
+
+        Raises ValueError when the dimension is not a multiple of 3.
+        """
+        dim = vectors.shape[1]
+        if dim % _SUBVECTOR:
+            raise ValueError(f"{dim} dimensions cannot be cut into threes")
+        quantizer = faiss.ProductQuantizer(dim, dim // _SUBVECTOR, _BITS)
+        quantizer.train(np.ascontiguousarray(vectors, np.float32))
+        centroids = faiss.vector_to_array(quantizer.centroids)
+        return cls(centroids.reshape(dim // _SUBVECTOR, _CENTROIDS, _SUBVECTOR))
+
+    @classmethod
+    def shipped(cls, model_sha256: str) -> Codebook | None:
+        """Return the codebook that comes with a model, None when there is none. Raises ModelUnavailable."""
+        path = shipped_path(model_sha256)
+        if not path.exists():
+            return None
+        try:
+            return cls(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise ModelUnavailable(
+                f"codebook {path.name}: damaged", hint="reinstall memoryd", path=str(path), what="damaged"
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Write a file of numpy's format (NEP 1)."""
+        np.save(path, self.centroids)
+
+    def empty(self) -> faiss.Index:
+        """Return an index of these codes without rows."""
+        index = faiss.IndexPQFastScan(self.dim, self.dim // _SUBVECTOR, _BITS, faiss.METRIC_INNER_PRODUCT)
+        faiss.copy_array_to_vector(self.centroids.ravel(), index.pq.centroids)
+        index.is_trained = True
+        return index
+
+
+def shipped_path(model_sha256: str) -> Path:
+    """Return where the codebook of a model is, if memoryd ships one."""
+    return _SHIPPED / f"{model_sha256}.npy"
+
+
+class Codes:
+    """The codes of the first `rows` rows of a table."""
+
+    def __init__(self, index: faiss.Index) -> None:
+        self._index = index
+
+    @classmethod
+    def over(cls, codebook: Codebook, vectors: Blocks, rows: int) -> Codes:
+        """Encode the first `rows` rows: 10 us a row."""
+        return cls._filled(codebook.empty(), vectors, rows)
+
+    def extended(self, vectors: Blocks, rows: int) -> Codes:
+        """Return the codes of the first `rows` rows, of which these have some; they stay as they are."""
+        return self._filled(faiss.clone_index(self._index), vectors, rows)
+
+    @classmethod
+    def _filled(cls, index: faiss.Index, vectors: Blocks, rows: int) -> Codes:
+        for _, part in vectors.parts(index.ntotal, rows):
+            index.add(part)
+        return cls(index)
+
+    @property
+    def rows(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def resident_bytes(self) -> int:
+        padded = -(-self.rows // _PADDING) * _PADDING
+        return padded * (self._index.d // _SUBVECTOR) * _BITS // 8
+
+    def nearest(self, query: Vectors, n: int) -> Rows:
+        """Return about the `n` best rows for `query`, float32 [dim], best first by their codes."""
+        _, rows = self._index.search(query[None], min(n, self.rows))
+        found: Rows = rows[0][rows[0] >= 0]
+        return found

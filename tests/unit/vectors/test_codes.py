@@ -1,0 +1,214 @@
+"""Codes by themselves and in the index: what they find, what they cost, and that a filter does not spoil them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from memoryd.embedding.onnx import OnnxEmbedder
+from memoryd.protocol.errors import ModelUnavailable
+from memoryd.protocol.ids import BEFORE_ALL
+from memoryd.protocol.interfaces import Contents
+from memoryd.protocol.records import ANY, MemoryFilter
+from memoryd.rvf.records import decode_record, encode_record
+from memoryd.vectors import codes as codes_module
+from memoryd.vectors.blocks import Blocks
+from memoryd.vectors.codes import Codebook, Codes
+from memoryd.vectors.exact import nearest
+from memoryd.vectors.index import EXACT_ROWS, VectorIndex
+from tests.helpers.memories import NOON, record, record_id, units
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from memoryd.protocol.interfaces import Vectors
+
+DIM = 384
+SEALED = 6000
+
+
+@cache
+def rows() -> Vectors:
+    """Return rows around centres, as sentences are."""
+    spread = units(8000, DIM, seed=2) * 0.7 + np.repeat(units(80, DIM, seed=1), 100, axis=0)
+    mixed = spread[np.random.default_rng(3).permutation(8000)]
+    return (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
+
+
+@cache
+def codebook() -> Codebook:
+    return Codebook.train(rows())
+
+
+def index_of(n: int) -> VectorIndex:
+    records = [encode_record(record(number)) for number in range(n)]
+    return VectorIndex(Contents(rows()[:n], records, (), BEFORE_ALL), codebook())
+
+
+def found(index: VectorIndex, query: Vectors, k: int = 10, where: MemoryFilter = ANY) -> tuple[str, list[int]]:
+    hits = index.view().search(query, k=k, where=where)
+    return hits.path, [int(decode_record(hit.record).id) for hit in hits.hits]
+
+
+def by_hand(query: Vectors, among: list[int], k: int = 10) -> list[int]:
+    return [among[row] for row in nearest(query, rows()[among], k)[1]]
+
+
+@pytest.fixture
+def index() -> VectorIndex:
+    index = index_of(SEALED)
+    index.seal()()
+    return index
+
+
+# --- codes ---
+
+
+def test_a_scan_finds_the_nearest_among_its_best() -> None:
+    codes = Codes.over(codebook(), Blocks(rows()), 8000)
+
+    for query in rows()[:50] + units(50, DIM, seed=9) * np.float32(0.1):
+        assert set(nearest(query, rows(), 5)[1]) <= set(codes.nearest(query, 400))
+
+
+def test_extended_codes_are_those_of_all_rows_and_leave_the_first_as_they_were() -> None:
+    blocks = Blocks(rows())
+    whole, part = Codes.over(codebook(), blocks, 8000), Codes.over(codebook(), blocks, 1001)
+
+    extended = part.extended(blocks, 8000)
+
+    assert (part.rows, extended.rows) == (1001, 8000)
+    for query in rows()[:20]:
+        assert extended.nearest(query, 100).tolist() == whole.nearest(query, 100).tolist()
+        assert part.nearest(query, 2000).max() <= 1000
+
+
+def test_more_is_wanted_than_there_is() -> None:
+    codes = Codes.over(codebook(), Blocks(rows()), 40)
+
+    assert sorted(codes.nearest(rows()[0], 1000)) == list(range(40))
+
+
+def test_codes_take_half_a_byte_for_three_dimensions() -> None:
+    assert Codes.over(codebook(), Blocks(rows()), 8000).resident_bytes == 8000 * DIM / 3 / 2
+
+
+# --- the codebook ---
+
+
+def test_a_codebook_comes_back_from_its_file(tmp_path: Path) -> None:
+    codebook().save(tmp_path / "book.npy")
+
+    np.testing.assert_array_equal(np.load(tmp_path / "book.npy"), codebook().centroids)
+
+
+@pytest.mark.parametrize(
+    "centroids", [np.zeros((4, 16, 2)), np.zeros((4, 15, 3)), np.zeros((4, 16)), np.full((4, 16, 3), np.nan)]
+)
+def test_what_is_no_codebook_is_refused(centroids: Vectors) -> None:
+    with pytest.raises(ValueError, match="not a codebook"):
+        Codebook(centroids)
+
+
+def test_dimensions_that_cannot_be_cut_into_threes_are_refused() -> None:
+    with pytest.raises(ValueError, match="threes"):
+        Codebook.train(units(100, 16, seed=1))
+
+
+def test_the_shipped_model_has_a_codebook_and_another_has_none() -> None:
+    model = OnnxEmbedder.open("all-MiniLM-L6-v2", threads=1).model
+
+    shipped = Codebook.shipped(model.sha256)
+
+    assert shipped is not None
+    assert shipped.dim == model.dim
+    assert Codebook.shipped("0" * 64) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"not numpy's", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_codebook_is_named(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codes_module, "_SHIPPED", tmp_path)
+    (tmp_path / "abc.npy").write_bytes(content)
+
+    with pytest.raises(ModelUnavailable, match=r"abc\.npy"):
+        Codebook.shipped("abc")
+
+
+# --- in the index ---
+
+
+def test_few_rows_are_searched_exactly_and_not_sealed() -> None:
+    index = index_of(EXACT_ROWS)
+
+    assert not index.wants_sealing()
+    assert found(index, rows()[7])[0] == "exact"
+
+
+def test_many_rows_are_searched_by_codes_with_the_answers_of_the_exact_search(index: VectorIndex) -> None:
+    for query in rows()[SEALED : SEALED + 100]:
+        assert found(index, query) == ("codes", by_hand(query, list(range(SEALED))))
+
+
+def test_the_search_reads_far_fewer_bytes(index: VectorIndex) -> None:
+    assert index.view().bytes_to_read < index_of(SEALED).view().bytes_to_read / 20
+
+
+def test_rows_behind_the_sealed_ones_are_found_too(index: VectorIndex) -> None:
+    index.add([encode_record(record(number)) for number in range(SEALED, SEALED + 500)], rows()[SEALED : SEALED + 500])
+
+    for query in rows()[SEALED : SEALED + 50]:
+        assert found(index, query) == ("codes", by_hand(query, list(range(SEALED + 500))))
+
+
+def test_a_tail_is_sealed_when_it_is_long(index: VectorIndex) -> None:
+    behind = range(SEALED, 8000)
+    index.add([encode_record(record(number)) for number in behind], rows()[SEALED:])
+    assert not index.wants_sealing()
+    index.add([encode_record(record(8000))], units(1, DIM, seed=5))
+    assert index.wants_sealing()
+
+    index.seal()()
+
+    assert not index.wants_sealing()
+    assert found(index, units(1, DIM, seed=5)[0], k=1) == ("codes", [8000])
+
+
+@pytest.mark.parametrize(("first", "path"), [(3000, "codes"), (3999, "codes"), (4000, "exact"), (5999, "exact")])
+def test_a_filter_is_answered_from_the_codes_or_from_the_few_rows_that_pass(
+    index: VectorIndex, first: int, path: str
+) -> None:
+    where = MemoryFilter(since=NOON + timedelta(minutes=first))
+
+    for query in rows()[SEALED : SEALED + 50]:
+        assert found(index, query, where=where) == (path, by_hand(query, list(range(first, SEALED))))
+
+
+def test_a_filter_whose_rows_lie_far_from_the_query_still_finds_the_best_of_them(index: VectorIndex) -> None:
+    """The candidates that pass are the last ones: the list has to grow until it holds them."""
+    query = rows()[0]
+    near = by_hand(query, list(range(SEALED)), k=3500)
+    index.discard([record_id(number) for number in near])
+    left = sorted(set(range(SEALED)) - set(near))
+
+    assert found(index, query) == ("codes", by_hand(query, left))
+
+
+def test_deleted_rows_are_passed_over(index: VectorIndex) -> None:
+    best = by_hand(rows()[3], list(range(SEALED)), k=20)
+
+    index.discard([record_id(number) for number in best[:10]])
+
+    assert found(index, rows()[3]) == ("codes", best[10:])
+
+
+def test_many_hits_are_found_as_well_as_few(index: VectorIndex) -> None:
+    query = rows()[SEALED]
+
+    path, numbers = found(index, query, k=500)
+
+    assert path == "codes"
+    assert len(set(numbers) & set(by_hand(query, list(range(SEALED)), k=500))) / 500 >= 0.99
