@@ -144,14 +144,11 @@ class SqliteEventStore:
         Raises Locked when another program reads the log, or DiskFull: then the events are unreadable, and erasing
         again finishes the work.
         """
-        # The own reader must be idle, or the log could not be emptied.
-        with self._read_lock:
-            with self._writing() as writer:
-                condition = "user = ?" if events is None else "user = ? AND event_id = ?"
-                rows: list[tuple[str, ...]] = [(user,)] if events is None else [(user, event) for event in events]
-                writer.executemany(f"DELETE FROM parked WHERE seq IN (SELECT seq FROM events WHERE {condition})", rows)
-                erased = writer.executemany(f"{_OVERWRITE} AND {condition}", rows).rowcount
-            self._remove_remnants()
+        condition = "user = ?" if events is None else "user = ? AND event_id = ?"
+        rows: list[tuple[str, ...]] = [(user,)] if events is None else [(user, event) for event in events]
+        with self._overwriting() as writer:
+            writer.executemany(f"DELETE FROM parked WHERE seq IN (SELECT seq FROM events WHERE {condition})", rows)
+            erased = writer.executemany(f"{_OVERWRITE} AND {condition}", rows).rowcount
         return max(0, erased)
 
     def park(self, seq: Seq, error: str) -> None:
@@ -181,22 +178,18 @@ class SqliteEventStore:
         ]
 
     def unpark(self, seqs: Sequence[Seq], *, drop: bool) -> Sequence[Seq]:
-        """Publish parked events again under new numbers, or overwrite them; returns the new numbers.
+        """Publish parked events again under new numbers, or overwrite them as `erase` does; returns the new numbers.
 
         An event that is published again is known by its new number only. Raises NotFound when one of `seqs` is not
-        parked; then nothing was done.
+        parked; then nothing was done. Dropping raises Locked or DiskFull as `erase` does: then the events are
+        unreadable but still parked, dropping them again finishes the work, and publishing leaves them alone.
         """
+        if drop:
+            self._drop(seqs)
+            return []
         now = _microseconds(self._clock())
         with self._writing() as writer:
-            renumbered: list[Seq] = []
-            for seq in seqs:
-                if writer.execute("DELETE FROM parked WHERE seq = ?", (seq,)).rowcount == 0:
-                    raise NotFound("not a parked event", field="seqs", hint="memoryd parked list", seq=seq)
-                if drop:
-                    writer.execute(f"{_OVERWRITE} AND seq = ?", (seq,))
-                else:
-                    renumbered.append(_renumber(writer, seq, now))
-            return renumbered
+            return [_renumber(writer, seq, now) for seq in seqs if _parked_state(writer, seq) == KEPT]
 
     def status(self) -> LogStatus:
         """Return the figures of the log; counts the events one by one, some 60 ms per million."""
@@ -268,6 +261,24 @@ class SqliteEventStore:
             hint = f"read after {truncated}"
             raise CursorTooOld("events after this cursor are forgotten", field="after", hint=hint, first=truncated + 1)
 
+    def _drop(self, seqs: Sequence[Seq]) -> None:
+        """Overwrite parked events, and take them out of the parking place once no file holds their bytes."""
+        with self._overwriting() as writer:
+            for seq in seqs:
+                _parked_state(writer, seq)
+                writer.execute(f"{_OVERWRITE} AND seq = ?", (seq,))
+        with self._writing() as writer:
+            writer.executemany("DELETE FROM parked WHERE seq = ?", [(seq,) for seq in seqs])
+
+    @contextmanager
+    def _overwriting(self) -> Iterator[sqlite3.Connection]:
+        """Write, and then remove what is left of the overwritten bytes from the files."""
+        # The own reader must be idle, or the log could not be emptied.
+        with self._read_lock:
+            with self._writing() as writer:
+                yield writer
+            self._remove_remnants()
+
     def _remove_remnants(self) -> None:
         with self._write_lock:
             try:
@@ -278,7 +289,7 @@ class SqliteEventStore:
             except sqlite3.Error as error:
                 raise self._failed(error) from error
         if is_busy:
-            raise Locked("the event log is in use", hint="end the other program that reads it, then erase again")
+            raise Locked("the event log is in use", hint="end the other program that reads it, then try again")
 
     def _file_bytes(self) -> int:
         files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
@@ -307,7 +318,16 @@ def _insert(writer: sqlite3.Connection, row: tuple[str, ...], now: int) -> Seq:
     return Seq(_number(writer, "SELECT last_insert_rowid()"))
 
 
+def _parked_state(writer: sqlite3.Connection, seq: Seq) -> int:
+    """Return the state of a parked event; ERASED when dropping it did not come to its end. Raises NotFound."""
+    row = writer.execute("SELECT state FROM parked JOIN events USING (seq) WHERE seq = ?", (seq,)).fetchone()
+    if row is None:
+        raise NotFound("not a parked event", field="seqs", hint="memoryd parked list", seq=seq)
+    return int(row[0])
+
+
 def _renumber(writer: sqlite3.Connection, seq: Seq, now: int) -> Seq:
+    writer.execute("DELETE FROM parked WHERE seq = ?", (seq,))
     row = writer.execute("SELECT user, event_id, type, body FROM events WHERE seq = ?", (seq,)).fetchone()
     writer.execute("DELETE FROM events WHERE seq = ?", (seq,))
     writer.execute(_ROWS_HAVE_MOVED)

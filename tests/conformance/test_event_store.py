@@ -304,14 +304,17 @@ def test_a_dropped_event_is_neither_parked_nor_read_and_still_known(store: Event
     assert store.append([(ANNA, event("anna-0"))])[0].duplicate
 
 
-def test_unparking_something_that_is_not_parked_changes_nothing(store: EventStore) -> None:
+@pytest.mark.parametrize("drop", [False, True])
+def test_unparking_something_that_is_not_parked_changes_nothing(store: EventStore, *, drop: bool) -> None:
     fill(store, 2)
     store.park(Seq(1), "failed")
 
     with pytest.raises(NotFound):
-        store.unpark([Seq(1), Seq(2)], drop=False)
+        store.unpark([Seq(1), Seq(2)], drop=drop)
 
     assert [parked.seq for parked in store.parked()] == [1]
+    assert list(store.unpark([Seq(1)], drop=False)) == [3]
+    assert [stored.payload for stored in store.read(BEFORE_ALL, 10)] == [{"text": "anna-1"}, {"text": "anna-0"}]
 
 
 def test_truncation_keeps_parked_events_whole(store: EventStore) -> None:

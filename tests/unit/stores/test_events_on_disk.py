@@ -299,6 +299,44 @@ def test_erased_bytes_are_in_no_file(path: Path) -> None:
     store.close()
 
 
+def test_dropped_bytes_are_in_no_file(path: Path) -> None:
+    store = open_store(path)
+    store.append([(ANNA, event("a", "topsecret")), (BEN, event("b", "harmless"))])
+    store.park(Seq(1), "failed")
+    assert files_with(path, b"topsecret") == ["log.db-wal"]
+
+    store.unpark([Seq(1)], drop=True)
+
+    assert files_with(path, b"topsecret") == []
+    assert files_with(path, b"harmless") == ["log.db"]
+    store.close()
+
+
+def test_dropping_while_another_program_reads_says_so_and_works_the_second_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memoryd.stores.schema._BUSY_TIMEOUT_S", 0.05)
+    store = open_store(path)
+    store.append([(ANNA, event("a", "topsecret")), (ANNA, event("b"))])
+    store.park(Seq(1), "failed")
+    store.park(Seq(2), "failed")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM events").fetchone()
+
+    with pytest.raises(Locked):
+        store.unpark([Seq(1)], drop=True)
+
+    other.close()
+    assert [parked.seq for parked in store.parked()] == [1, 2]
+    assert store.unpark([Seq(1), Seq(2)], drop=False) == [3]  # what has nothing to say any more is left alone
+    assert [one.id for one in store.read(BEFORE_ALL, 10)] == ["b"]
+    store.unpark([Seq(1)], drop=True)
+    assert store.parked() == []
+    assert files_with(path, b"topsecret") == []
+    store.close()
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_erased_bytes_are_gone_after_pages_were_split_merged_and_reused(path: Path, seed: int) -> None:
     sizes = random.Random(seed)  # repeatable, not secret
@@ -327,8 +365,9 @@ def test_erased_bytes_are_gone_after_pages_were_split_merged_and_reused(path: Pa
     store.close()
 
 
+@pytest.mark.parametrize("is_dropped", [False, True])
 @pytest.mark.parametrize("seed", [4, 6, 9, 11])  # each leaves copies behind when the file is not rewritten
-def test_erased_bytes_are_gone_though_rows_were_moved_before(path: Path, seed: int) -> None:
+def test_bytes_are_gone_though_rows_were_moved_before(path: Path, seed: int, *, is_dropped: bool) -> None:
     chance = random.Random(seed)  # repeatable, not secret
     store = open_store(path)
     texts = [f"<says {n}>" * chance.choice((1, 5, 60, 200)) for n in range(1, 301)]
@@ -337,7 +376,13 @@ def test_erased_bytes_are_gone_though_rows_were_moved_before(path: Path, seed: i
         store.park(Seq(seq), "failed")
         store.unpark([Seq(seq)], drop=False)
 
-    store.erase(ANNA, None)
+    if is_dropped:
+        seqs = [one.seq for one in store.read(BEFORE_ALL, 1000)]
+        for seq in seqs:
+            store.park(seq, "failed")
+        store.unpark(seqs, drop=True)
+    else:
+        store.erase(ANNA, None)
 
     assert files_with(path, b"<says ") == []
     store.close()
