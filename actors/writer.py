@@ -16,7 +16,7 @@ from memoryd.protocol.interfaces import Batch, Entry
 from memoryd.protocol.internal import Committed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
@@ -37,7 +37,11 @@ class CommitDue:
 
 @dataclass(slots=True)
 class _Pending:
-    """Applied in memory, not yet in the file."""
+    """Applied in memory, not yet in the file.
+
+    A batch deletes before it adds. So what is deleted here is taken out of what was added before, and what is added
+    afterwards stays: the file sees the order of the calls.
+    """
 
     applied_seq: Seq
     entries: list[Entry] = field(default_factory=list)
@@ -57,19 +61,33 @@ class _Pending:
             applied_seq=self.applied_seq,
         )
 
+    def delete(self, ids: Sequence[RecordId]) -> None:
+        self.leave_out(ids)
+        self.deleted += ids
+
+    def drop(self, trajectories: Sequence[TrajectoryId]) -> None:
+        for trajectory in trajectories:
+            self.trajectories.pop(trajectory, None)
+        self.dropped += trajectories
+
     def take_back(self, later: _Pending) -> None:
         """Put what came later behind this, which could not be committed."""
+        self.delete(later.deleted)
         self.entries += later.entries
-        self.deleted += later.deleted
+        self.drop(later.dropped)
         self.trajectories.update(later.trajectories)
-        self.dropped += later.dropped
         self.waiting += later.waiting
         self.forgets = self.forgets or later.forgets
         self.applied_seq = later.applied_seq
 
-    def leave_out(self, ids: tuple[RecordId, ...]) -> None:
-        refused = set(ids)
-        self.entries = [entry for entry in self.entries if entry.record.id not in refused]
+    def added(self) -> set[RecordId]:
+        return {entry.record.id for entry in self.entries}
+
+    def leave_out(self, ids: Sequence[RecordId]) -> set[RecordId]:
+        """Add nothing of these ids; return those that would have been added."""
+        left_out = self.added().intersection(ids)
+        self.entries = [entry for entry in self.entries if entry.record.id not in left_out]
+        return left_out
 
 
 class Writer:
@@ -120,15 +138,13 @@ class Writer:
         self._touch().entries.append(entry)
 
     def delete(self, ids: tuple[RecordId, ...]) -> None:
-        self._touch().deleted.extend(ids)
+        self._touch().delete(ids)
 
     def keep(self, trajectory: Trajectory) -> None:
         self._touch().trajectories[trajectory.id] = trajectory
 
     def drop(self, trajectory: TrajectoryId) -> None:
-        pending = self._touch()
-        pending.trajectories.pop(trajectory, None)
-        pending.dropped.append(trajectory)
+        self._touch().drop((trajectory,))
 
     def advance(self, seq: Seq) -> None:
         """Everything of the event `seq` is applied."""
@@ -285,9 +301,9 @@ class Writer:
         log.error("disk_full", user=self._user)
         self._disk_is_full = True
         await self.close()
+        added_again = self._pending.added()  # after it was forgotten: the index holds that one
         for done, ids in pending.waiting:
-            self._index.discard(ids)
-            pending.leave_out(ids)
+            self._index.discard(list(pending.leave_out(ids) - added_again))
             if not done.done():
                 done.set_exception(error)
         pending.waiting.clear()

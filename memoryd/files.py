@@ -100,6 +100,10 @@ class FileSystem(Protocol):
         """Make a folder that only its owner may enter; does nothing when it is there."""
         ...
 
+    def remove_folder(self, path: Path) -> None:
+        """Remove a folder that holds nothing; one that holds something stays, and StorageFault is raised."""
+        ...
+
     def sync_folder(self, path: Path) -> None:
         """Make the names in a folder durable."""
         ...
@@ -140,6 +144,10 @@ class RealFiles:
     def make_folder(self, path: Path) -> None:
         with _translated("make folder", path):
             path.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
+
+    def remove_folder(self, path: Path) -> None:
+        with _translated("remove folder", path), _descriptor(path.parent) as folder:
+            os.rmdir(path.name, dir_fd=folder)
 
     def sync_folder(self, path: Path) -> None:
         with _translated("sync folder", path), _descriptor(path) as folder:

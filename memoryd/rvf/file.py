@@ -103,21 +103,17 @@ class RvfMemoryFile:
     def commit(self, batch: Batch) -> FileStatus:
         """Append segments, sync, append the manifest that makes them visible, sync.
 
-        A record whose id is there already takes the place of the earlier one; one that the same batch deletes is not
-        written at all. Raises ValueError, and does nothing, when a vector is not of this file's dimension, finite and
-        of unit length. Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
+        Raises ValueError, and does nothing, when a vector is not of this file's dimension, finite and of unit length.
+        Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
         """
         self._require_open()
-        gone = frozenset(batch.deleted)
-        entries = [entry for entry in batch.entries if entry.record.id not in gone]
-        vectors = _stacked(entries, self._ledger.model.dim)
+        vectors = _stacked(batch.entries, self._ledger.model.dim)
         with self._closed_by_failure():
-            dropped = frozenset(batch.dropped)
             addition = Addition(
-                ids=self._enter(batch.deleted, entries),
-                records=[encode_record(entry.record) for entry in entries],
+                ids=self._enter(batch.deleted, batch.entries),
+                records=[encode_record(entry.record) for entry in batch.entries],
                 vectors=vectors,
-                trajectories=_encoded(one for one in batch.trajectories if one.id not in dropped),
+                trajectories=_encoded(batch.trajectories),
                 dropped=batch.dropped,
             )
             self._ledger.applied_seq = max(self._ledger.applied_seq, batch.applied_seq)
@@ -168,6 +164,10 @@ class RvfMemoryFile:
         return self._status
 
     def close(self) -> None:
+        """Release the file and its lock, and leave nothing of a user who never committed.
+
+        Does nothing the second time.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -178,13 +178,17 @@ class RvfMemoryFile:
             self._lock.abandon()
             raise
         self._lock.release()
+        if self._file is None:
+            # Only when it is empty: whoever takes the lock from now on has put a file there.
+            with suppress(StorageFault):
+                self._files.remove_folder(self._path.parent)
 
     def _put(self, addition: Addition) -> File:
         """Write a whole new file and return it, open."""
         return replace_file(self._files, self._path, _temporary(self._path), self._ledger.image(addition))
 
     def _enter(self, deleted: Sequence[RecordId], entries: Sequence[Entry]) -> range:
-        """Give the new records their rows, mark the rows that are no longer alive, and return the new ones."""
+        """Mark the rows of what is deleted or replaced, give the new records theirs, and return these."""
         ledger = self._ledger
         ids = range(ledger.next_row, ledger.next_row + len(entries))
         if ids.stop > MAX_ROW_ID:

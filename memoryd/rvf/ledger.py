@@ -30,7 +30,7 @@ _MAX_RECORD_BYTES: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What is to be written: rows, and what becomes of trajectories.
+    """What is to be written: rows, and what becomes of trajectories, which are dropped before others are added.
 
     `ids` ascend, and `records` and `vectors`, float32 [n, dim], belong to them one by one.
     """

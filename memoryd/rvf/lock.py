@@ -81,12 +81,18 @@ class WriterLock:
 
     @classmethod
     def acquire(cls, files: FileSystem, path: Path, now: datetime, writer: bytes) -> WriterLock:
-        """Take the lock at `path`; `writer` is 9 random bytes. Raises Locked or another StorageFault."""
+        """Take the lock at `path`, in a folder that is made if need be; `writer` is 9 random bytes.
+
+        Raises Locked or another StorageFault.
+        """
         mine = LockOwner(process_id(), host_name(), int(now.timestamp() * 1e9), _OURS + writer)
         for _ in range(_TURNS):
             try:
                 file, was_there = _open(files, path)
             except Missing:
+                # The user is new, or who had the lock took it away just now, and perhaps the empty folder with it.
+                with suppress(NameTaken):  # another process makes and removes the folder at the same time
+                    files.make_folder(path.parent)
                 continue
             try:
                 if _take(file, path, mine):
@@ -115,7 +121,10 @@ class WriterLock:
 
 
 def _open(files: FileSystem, path: Path) -> tuple[File, bool]:
-    """Return the open lock file, made if need be, and whether it was there. Raises Missing when it just went away."""
+    """Return the open lock file, made if need be, and whether it was there.
+
+    Raises Missing when there is no folder for it, or when it just went away.
+    """
     try:
         return files.create(path), False
     except NameTaken:

@@ -46,7 +46,7 @@ class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What one private segment says; the order of the fields is part of the file format.
 
     `rows[i]` is the row id whose vector belongs to `records[i]`. `next_row` is the smallest row id never used.
-    `dropped` names trajectories that are gone; `trajectories`, encoded like the records, replace earlier ones.
+    `dropped` names trajectories that are gone; then `trajectories`, encoded like the records, replace earlier ones.
     """
 
     generation: int

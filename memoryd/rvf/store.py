@@ -69,7 +69,6 @@ class RvfMemoryStore:
         Raises Locked, Damaged, ModelMismatch, ReadOnly or another StorageFault; then the lock is free again.
         """
         path = self._path(user)
-        self._files.make_folder(path.parent)
         lock = self._lock(user)
         try:
             file, contents = RvfMemoryFile.open(self._files, path, self._model, lock, self._random_bytes(16))

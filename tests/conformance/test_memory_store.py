@@ -9,7 +9,7 @@ import pytest
 from memoryd.files import RealFiles
 from memoryd.protocol.errors import InvalidMessage, Locked, ModelMismatch, StorageFault
 from memoryd.protocol.ids import Seq, TrajectoryId, UserId
-from memoryd.protocol.interfaces import Batch, ModelInfo
+from memoryd.protocol.interfaces import Batch, Entry, ModelInfo
 from memoryd.protocol.records import ANY
 from tests.helpers.faultfs import FaultDisk
 from tests.helpers.memories import (
@@ -29,6 +29,7 @@ from tests.helpers.memories import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from memoryd.files import FileSystem
     from memoryd.protocol.interfaces import MemoryStore
 
 BATCHES = (
@@ -45,12 +46,19 @@ class MakeStore(Protocol):
 
 
 @pytest.fixture(params=["real files", "memory"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[FileSystem, Path]:
+    """A disk, and the folder of all users on it."""
     if request.param == "real files":
-        return lambda model=MODEL: store(RealFiles(), tmp_path / "data", model)
+        return RealFiles(), tmp_path / "data"
     disk = FaultDisk()
     disk.put(ROOT)
-    return lambda model=MODEL: store(disk, ROOT, model)
+    return disk, ROOT
+
+
+@pytest.fixture
+def make(place: tuple[FileSystem, Path]) -> MakeStore:
+    files, root = place
+    return lambda model=MODEL: store(files, root, model)
 
 
 def test_a_user_has_no_memory_before_the_first_commit(make: MakeStore) -> None:
@@ -106,6 +114,65 @@ def test_a_memory_has_one_writer(make: MakeStore) -> None:
 
     opened.file.close()
     make().open(USER).file.close()
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_a_batch_deletes_before_it_adds(make: MakeStore, *, was_there: bool) -> None:
+    opened = make().open(USER)
+    if was_there:
+        opened.file.commit(Batch(entries=entries([1, 2]), trajectories=[trajectory(1)]))
+    new = Entry(record(1, text="said again"), units(1, seed=9)[0])
+
+    opened.file.commit(
+        Batch(
+            entries=[new],
+            deleted=[record_id(1), record_id(2)],
+            trajectories=[trajectory(1, quality=1.0)],
+            dropped=[TrajectoryId("run 1")],
+        )
+    )
+    opened.file.close()
+
+    opened = make().open(USER)
+    expected = Expected(((new.record, new.vector.tobytes()),), frozenset({("run 1", 1.0)}))
+    assert Expected.of(opened.file.load()) == expected
+    assert len(opened.index) == opened.file.status().records == 1
+    opened.file.close()
+
+
+def test_who_never_committed_leaves_nothing_behind(make: MakeStore, place: tuple[FileSystem, Path]) -> None:
+    files, root = place
+    for _ in range(2):
+        opened = make().open(USER)
+        assert Expected.of(opened.file.load()) == Expected()
+
+        opened.file.close()
+        opened.file.close()
+
+        assert files.list(root) == []
+
+
+def test_who_committed_even_nothing_but_a_cursor_stays(make: MakeStore, place: tuple[FileSystem, Path]) -> None:
+    files, root = place
+    opened = make().open(USER)
+    opened.file.commit(Batch(applied_seq=Seq(1)))
+    opened.file.close()
+
+    make().open(USER).file.close()
+
+    assert files.list(root / USER) == ["memory.rvf"]
+
+
+def test_what_others_put_beside_a_memory_that_was_never_committed_stays(
+    make: MakeStore, place: tuple[FileSystem, Path]
+) -> None:
+    files, root = place
+    opened = make().open(USER)
+    files.create(root / USER / "words.sqlite").close()
+
+    opened.file.close()
+
+    assert files.list(root / USER) == ["words.sqlite"]
 
 
 def test_users_do_not_see_each_other(make: MakeStore) -> None:

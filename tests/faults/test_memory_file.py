@@ -28,12 +28,12 @@ BATCHES = (
     Batch(trajectories=[trajectory(1, quality=0.5), trajectory(2)], applied_seq=Seq(7)),
     Batch(entries=entries([7]), applied_seq=Seq(8)),
     Batch(entries=entries([6]), applied_seq=Seq(9)),
-    Batch(entries=entries([8, 9]), applied_seq=Seq(11)),
+    Batch(entries=entries([5, 8, 9]), deleted=[record_id(5)], applied_seq=Seq(11)),
     Batch(deleted=[record_id(8), record_id(3)], applied_seq=Seq(11)),
     Batch(
         entries=entries([10]),
-        trajectories=[trajectory(3, quality=1.0)],
-        dropped=[TrajectoryId("run 1")],
+        trajectories=[trajectory(2, quality=0.0), trajectory(3, quality=1.0)],
+        dropped=[TrajectoryId("run 1"), TrajectoryId("run 2")],
         applied_seq=Seq(12),
     ),
 )
@@ -43,7 +43,10 @@ REOPEN_AFTER = (6,)
 
 
 class Workload:
-    """Commits all batches to a disk, compacting and reopening on the way, and knows what was acknowledged."""
+    """Commits all batches to a disk, compacting and reopening on the way, and knows what was acknowledged.
+
+    Before, somebody asks and commits nothing.
+    """
 
     def __init__(self, disk: FaultDisk) -> None:
         disk.put(ROOT)
@@ -51,6 +54,7 @@ class Workload:
         self._disk = disk
 
     def run(self, batches: tuple[Batch, ...] = BATCHES) -> None:
+        store(self._disk).open(USER).file.close()
         memory = store(self._disk).open(USER).file
         try:
             for number, batch in enumerate(batches[self.acknowledged :], self.acknowledged + 1):
@@ -131,6 +135,30 @@ def test_any_operation_that_fails_is_a_typed_error_and_loses_nothing(n: int, *, 
     # Only what tidies up may fail in silence: a lock file that stays is free without its owner.
     assert raised is not None or found == STATES[-1]
     assert disk.second_syncs == 0
+
+
+@cache
+def every_operation_of_asking() -> int:
+    disk = FaultDisk()
+    disk.put(ROOT)
+    store(disk).open(USER).file.close()
+    return len(disk.operations)
+
+
+@pytest.mark.parametrize("survives", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("n", range(1, every_operation_of_asking() + 1))
+def test_a_crash_while_somebody_only_asks_leaves_nothing_that_the_next_one_does_not_remove(
+    n: int, survives: float
+) -> None:
+    disk = FaultDisk(crash_at=n, seed=n)
+    disk.put(ROOT)
+    with pytest.raises(Crash):
+        store(disk).open(USER).file.close()
+    disk = disk.after_crash(survives)
+
+    assert reopened(disk) == Expected()
+
+    assert disk.list(ROOT) == []
 
 
 def is_sync(operation: str, _path: Path) -> bool:

@@ -160,6 +160,14 @@ class FaultDisk:
         for folder in (path, *path.parents):
             self._names.setdefault(folder, None)
 
+    def remove_folder(self, path: Path) -> None:
+        self.count("remove folder", path)
+        if path not in self._names:
+            raise _fault(errno.ENOENT, "remove folder", path)
+        if any(name.parent == path for name in self._names):
+            raise _fault(errno.ENOTEMPTY, "remove folder", path)
+        del self._names[path]
+
     def sync_folder(self, path: Path) -> None:
         self.count("sync folder", path)
         self._durable = {name: inode for name, inode in self._durable.items() if name.parent != path}

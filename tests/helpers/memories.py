@@ -84,12 +84,13 @@ class Expected:
 
     def after(self, batch: Batch) -> Expected:
         """Return what a memory holds when `batch` was added to it."""
-        new = tuple((one.record, one.vector.tobytes()) for one in batch.entries if one.record.id not in batch.deleted)
+        new = tuple((one.record, one.vector.tobytes()) for one in batch.entries)
         gone = {*batch.deleted, *(record.id for record, _ in new)}
-        trajectories = dict(self.trajectories) | {one.id: one.quality for one in batch.trajectories}
+        kept = {trajectory: quality for trajectory, quality in self.trajectories if trajectory not in batch.dropped}
+        trajectories = kept | {one.id: one.quality for one in batch.trajectories}
         return Expected(
             tuple(row for row in self.rows if row[0].id not in gone) + new,
-            frozenset(item for item in trajectories.items() if item[0] not in batch.dropped),
+            frozenset(trajectories.items()),
             max(self.applied_seq, batch.applied_seq),
         )
 

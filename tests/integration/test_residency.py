@@ -47,6 +47,19 @@ async def test_who_is_idle_rests_and_answers_the_same_when_asked_again(tmp_path:
 
 
 @pytest.mark.usefixtures("_quick_sweep")
+async def test_asking_about_somebody_who_never_was_leaves_nothing_on_disk(tmp_path: Path) -> None:
+    async with running(tmp_path, memory={"idle_after_s": 0.05}) as house:
+        assert texts(await house.memory.recall("anything", user="nobody")) == []
+        await house.passivated("nobody")
+
+        assert not house.file("nobody").parent.exists()
+
+        await house.memory.remember("the first words", user="nobody")
+        await house.passivated("nobody")
+        assert texts(await house.memory.recall("words", user="nobody")) == ["the first words"]
+
+
+@pytest.mark.usefixtures("_quick_sweep")
 async def test_a_memory_that_rests_in_the_middle_of_everything_loses_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, memory={"commit_after_s": 60.0}) as house:
 

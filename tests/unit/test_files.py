@@ -106,6 +106,21 @@ def test_a_tree_is_removed_with_everything_in_it_and_a_link_alone(tmp_path: Path
     assert FILES.list(tmp_path / "kept") == ["file"]
 
 
+def test_only_a_folder_that_holds_nothing_is_removed_and_never_what_a_link_points_to(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+
+    for name in ("link", "full", "full/file", "away"):
+        with pytest.raises(StorageFault, match="cannot remove folder"):
+            FILES.remove_folder(tmp_path / name)
+    FILES.remove_folder(tmp_path / "empty")
+
+    assert FILES.list(tmp_path) == ["full", "link"]
+    assert FILES.list(tmp_path / "full") == ["file"]
+
+
 def test_a_lock_is_had_by_one_and_given_back_by_close(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     one, two = FILES.create(path), FILES.open(path, writable=True)

@@ -170,23 +170,6 @@ def test_a_deleted_text_and_its_vector_are_gone_after_compaction(disk: FaultDisk
     assert len(read_history(disk.open(FILE, writable=False), FILE, state_of(disk)).records) == 1
 
 
-def test_what_a_batch_adds_and_deletes_is_never_written(disk: FaultDisk) -> None:
-    secret, *others = entries([1, 2])
-
-    opened(disk).commit(
-        Batch(
-            entries=[secret, *others],
-            deleted=[record_id(1)],
-            trajectories=[trajectory(1)],
-            dropped=[TrajectoryId("run 1")],
-        )
-    )
-
-    assert secret.vector.tobytes() not in disk.content(FILE)
-    assert row_ids(disk) == [0]
-    assert not read_history(disk.open(FILE, writable=False), FILE, state_of(disk)).trajectories
-
-
 def test_dead_bytes_tell_what_compaction_would_win(disk: FaultDisk) -> None:
     memory = opened(disk)
     texts = [Entry(record(n, text=np.random.default_rng(n).bytes(300).hex()), units(1, seed=n)[0]) for n in range(40)]
@@ -303,6 +286,30 @@ def test_a_close_that_fails_leaves_the_sign_of_it(disk: FaultDisk, monkeypatch: 
 
     assert disk.exists(FILE.with_name("memory.rvf.lock"))
     assert opened(disk).status().records == 1
+
+
+def test_a_folder_that_could_not_be_removed_goes_with_the_next_closing() -> None:
+    disk = FaultDisk(fail_at=1, only=lambda operation, _: operation == "remove folder")
+    disk.put(ROOT)
+
+    opened(disk).close()
+
+    assert disk.exists(FILE.parent)
+    opened(disk).close()
+    assert not disk.exists(FILE.parent)
+
+
+def test_the_folder_of_a_memory_that_was_never_committed_stays_when_another_process_has_its_lock(
+    disk: FaultDisk,
+) -> None:
+    lock = FILE.with_name("memory.rvf.lock")
+    memory = opened(disk)
+    disk.unlink(lock)
+    disk.put(lock, b"theirs")
+
+    memory.close()
+
+    assert disk.content(lock) == b"theirs"
 
 
 def test_ids_of_records_that_are_not_there_change_nothing(disk: FaultDisk) -> None:

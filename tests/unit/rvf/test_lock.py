@@ -3,15 +3,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from memoryd.files import File, RealFiles, host_name, process_id
+from memoryd.files import File, NameTaken, RealFiles, host_name, process_id
 from memoryd.protocol.errors import Locked
 from memoryd.rvf.lock import LockOwner, WriterLock
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import NOON
+from tests.helpers.memories import NOON, USER, store
 
 PATH = Path("/data/alice/memory.rvf.lock")
 FOREIGN = b"someone else 1.0"
@@ -127,6 +128,58 @@ def test_a_lock_that_somebody_else_broke_is_not_removed_on_release() -> None:
     lock.release()
 
     assert disk.content(PATH) == b"theirs"
+
+
+def test_a_lock_makes_the_folder_it_stands_in() -> None:
+    disk = FaultDisk()
+
+    acquire(disk).release()
+
+    assert disk.list(PATH.parent) == []
+    assert disk.exists(PATH.parent)
+
+
+def test_a_folder_that_goes_away_while_the_lock_is_taken_is_made_again() -> None:
+    class OwnersLeave(FaultDisk):
+        """Twice, somebody else removes the folder: before the lock is made in it, and while it is made again."""
+
+        leaving = 2
+
+        def create(self, path: Path) -> File:
+            if self.leaving == 2:
+                self.leaving = 1
+                self.remove_folder(path.parent)
+            return super().create(path)
+
+        def make_folder(self, path: Path) -> None:
+            if self.leaving == 1:
+                self.leaving = 0
+                raise NameTaken("it was there a moment ago")
+            super().make_folder(path)
+
+    disk = OwnersLeave()
+    disk.put(PATH.parent)
+
+    assert not acquire(disk).was_abandoned
+    assert disk.exists(PATH)
+
+
+def test_many_who_open_and_close_a_new_memory_at_once_are_in_nobodys_way(tmp_path: Path) -> None:
+    """Each has it or is told that somebody else does, and the last one leaves nothing."""
+
+    def use(_: int) -> bool:
+        try:
+            opened = store(RealFiles(), tmp_path).open(USER)
+        except Locked:
+            return False
+        opened.file.close()
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        had = list(pool.map(use, range(2_000)))
+
+    assert any(had)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_file_that_goes_away_while_it_is_taken_is_tried_again(tmp_path: Path) -> None:

@@ -1,0 +1,241 @@
+"""What gathers until a commit: the file sees the order of the calls, also over a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from memoryd.actors.context import Context
+from memoryd.actors.mailbox import Mailbox
+from memoryd.actors.writer import Writer
+from memoryd.protocol.errors import DiskFull
+from memoryd.protocol.ids import RecordId
+from memoryd.protocol.interfaces import Entry, MemoryIndex
+from memoryd.protocol.records import Trajectory
+from tests.helpers.faultfs import FaultDisk
+from tests.helpers.memories import FILE, ROOT, USER, entries, record, record_id, store, trajectory, units
+
+X = record_id(1)
+OLD, NEW = (
+    Entry(record(1, text=text), units(1, seed=seed)[0]) for seed, text in ((91, "said first"), (92, "said again"))
+)
+
+
+class NoRelay:
+    """Hears how far the commits are, and does nothing."""
+
+    def poke(self, message: object) -> None:
+        pass
+
+
+class OneThread:
+    """The pools without threads: disk work is done where it is asked for, once the gate is open."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def disk(self, call: Callable[..., object], *args: object) -> object:
+        await self.gate.wait()
+        return call(*args)
+
+    disk_in_background = disk
+
+
+class Desk:
+    """A writer over a disk that can be full, and its user's index, kept as a MemoryAgent keeps it."""
+
+    def __init__(self) -> None:
+        self.disk = FaultDisk()
+        self.disk.put(ROOT)
+        self.pools = OneThread()
+        self.ctx = Context(Mailbox(), "user/alice")
+        self.memories = store(self.disk)
+        opened = self.memories.open(USER)
+        self.index = opened.index
+        self.writer = Writer(
+            USER,
+            self.memories,
+            opened.file,
+            opened.index,
+            opened.applied_seq,
+            relay=NoRelay(),
+            pools=self.pools,
+            ctx=self.ctx,
+            commit_after_s=60.0,
+            commit_records=256,
+        )
+
+    def add(self, entry: Entry) -> None:
+        self.index.add([self.memories.encode(entry.record)], entry.vector[None])
+        self.writer.add(entry)
+
+    def forget(self, which: RecordId = X) -> None:
+        self.index.discard([which])
+        self.writer.delete((which,))
+
+    def fill(self) -> None:
+        self.disk.capacity = 0
+
+    async def is_committing(self) -> None:
+        """Wait until what has gathered is on its way to the disk, where the gate holds it."""
+        while self.writer._pending.since is not None:
+            await asyncio.sleep(0)
+
+    async def goes_on(self) -> None:
+        """There is room again, and everything that waited is committed."""
+        self.disk.heal()
+        await self.writer.due()
+        await self.writer.durable()
+
+    async def reopened(self) -> tuple[list[str], dict[str, float | None]]:
+        """Return the texts, and the trajectories with their qualities, that the next writer finds.
+
+        Fails unless the index said the same of the texts.
+        """
+        said = self._texts(self.index)
+        await self.writer.finish()
+        await self.writer.close()
+        opened = self.memories.open(USER)
+        opened.file.close()
+        assert self._texts(opened.index) == said
+        return said, {each.id: each.quality for each in opened.trajectories}
+
+    def _texts(self, index: MemoryIndex) -> list[str]:
+        return [self.memories.decode(blob).text for blob in index.page(0, 100)[0]]
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    desk = Desk()
+    yield desk
+    desk.pools.gate.set()
+    await desk.ctx.close()
+    await desk.writer.close()
+
+
+async def has_committed(desk: Desk, *already: Entry) -> None:
+    for entry in already:
+        desk.add(entry)
+    await desk.writer.durable()
+
+
+@pytest.mark.parametrize("already", [(), (OLD,)])
+async def test_what_is_added_after_it_was_deleted_is_there(desk: Desk, already: tuple[Entry, ...]) -> None:
+    await has_committed(desk, *already)
+
+    desk.forget()
+    desk.add(NEW)
+    await desk.writer.durable()
+
+    assert await desk.reopened() == (["said again"], {})
+
+
+@pytest.mark.parametrize("already", [(), (OLD,)])
+async def test_what_is_deleted_after_it_was_added_is_gone_and_was_never_written(
+    desk: Desk, already: tuple[Entry, ...]
+) -> None:
+    await has_committed(desk, *already)
+
+    desk.add(NEW)
+    desk.forget()
+    await desk.writer.durable()
+
+    assert NEW.vector.tobytes() not in desk.disk.content(FILE)
+    assert await desk.reopened() == ([], {})
+
+
+async def test_the_last_of_many_calls_counts(desk: Desk) -> None:
+    desk.add(OLD)
+    desk.forget()
+    desk.add(NEW)
+    desk.add(*entries([2]))
+    desk.forget(record_id(2))
+    await desk.writer.durable()
+
+    assert await desk.reopened() == (["said again"], {})
+
+
+async def test_a_trajectory_that_is_kept_after_it_was_dropped_is_there_and_the_other_way_round_gone(desk: Desk) -> None:
+    def keep(each: Trajectory) -> str:
+        desk.writer.keep(each)
+        return each.id
+
+    desk.writer.drop(keep(trajectory(1)))
+    desk.writer.drop(trajectory(2).id)
+    keep(trajectory(2, quality=1.0))
+    await desk.writer.durable()
+
+    assert await desk.reopened() == ([], {"run 2": 1.0})
+
+
+async def test_on_a_full_disk_what_is_deleted_after_it_was_added_is_gone(desk: Desk) -> None:
+    await has_committed(desk, OLD, *entries([2]))
+    desk.fill()
+    desk.pools.gate.clear()
+    desk.forget()
+    desk.add(NEW)
+    desk.writer.keep(trajectory(1))
+    refused = asyncio.create_task(desk.writer.durable())
+    await desk.is_committing()
+
+    desk.forget()
+    desk.writer.drop(trajectory(1).id)
+    desk.pools.gate.set()
+    with pytest.raises(DiskFull):
+        await refused
+    await desk.goes_on()
+
+    assert NEW.vector.tobytes() not in desk.disk.content(FILE)
+    assert await desk.reopened() == (["memory 2"], {})
+
+
+async def test_on_a_full_disk_what_is_added_after_it_was_deleted_is_there(desk: Desk) -> None:
+    await has_committed(desk, OLD)
+    desk.fill()
+    desk.pools.gate.clear()
+    desk.forget()
+    desk.writer.drop(trajectory(1).id)
+    refused = asyncio.create_task(desk.writer.durable())
+    await desk.is_committing()
+
+    desk.add(NEW)
+    desk.writer.keep(trajectory(1, quality=1.0))
+    desk.pools.gate.set()
+    with pytest.raises(DiskFull):
+        await refused
+    await desk.goes_on()
+
+    assert await desk.reopened() == (["said again"], {"run 1": 1.0})
+
+
+async def test_who_is_refused_on_a_full_disk_takes_away_nothing_that_was_added_after_it(desk: Desk) -> None:
+    await has_committed(desk, *entries([2]))
+    desk.fill()
+    desk.pools.gate.clear()
+    desk.add(OLD)
+    refused = asyncio.create_task(desk.writer.durable((X,)))
+    await desk.is_committing()
+
+    desk.forget()
+    desk.add(NEW)
+    desk.pools.gate.set()
+    with pytest.raises(DiskFull):
+        await refused
+    await desk.goes_on()
+
+    assert await desk.reopened() == (["memory 2", "said again"], {})
+
+
+async def test_who_is_refused_on_a_full_disk_takes_away_nothing_that_was_committed_before_it(desk: Desk) -> None:
+    await has_committed(desk, OLD)
+    desk.fill()
+
+    desk.add(*entries([2]))
+    with pytest.raises(DiskFull):  # a batch with one record that is new and one that was there
+        await desk.writer.durable((X, record_id(2)))
+    await desk.goes_on()
+
+    assert await desk.reopened() == (["said first"], {})
