@@ -40,7 +40,7 @@ def nearest(query: Vectors, vectors: Vectors, k: int) -> tuple[Scores, Rows]:
     while True:
         scores, rows = (found[0] for found in faiss.knn(query[None], vectors, take, metric=faiss.METRIC_INNER_PRODUCT))
         if take == n or scores[take - 1] < scores[k - 1]:
-            return _best(scores, rows, k)
+            return best(scores, rows, k)
         take = min(2 * take, n)
 
 
@@ -67,15 +67,26 @@ def nearest_alive(query: Vectors, rows: Blocks, first: int, alive: Mask, k: int)
     return best_of(found, k)
 
 
+def inner_products(query: Vectors, vectors: Vectors) -> Scores:
+    """Return the score of each row, float32 [n]; equal rows score equal, wherever they stand."""
+    scores: Scores = np.einsum("nd,d->n", vectors, query)
+    return scores
+
+
 def best_of(found: Sequence[tuple[Scores, Rows]], k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of what was found in several places."""
     if not found:
         return np.empty(0, np.float32), np.empty(0, np.int64)
     scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return _best(scores, rows, k)
+    return best(scores, rows, k)
 
 
-def _best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
+def best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of what was found, in order."""
-    order = np.lexsort((rows, -scores))[:k]
+    order = in_order(scores, rows)[:k]
     return scores[order], rows[order]
+
+
+def in_order(scores: Scores, rows: Rows) -> Rows:
+    """Return the places of the scores, the best first; where they are equal, the earlier row."""
+    return np.lexsort((rows, -scores))

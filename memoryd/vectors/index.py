@@ -15,12 +15,12 @@ import numpy as np
 from memoryd.protocol.interfaces import Hit, Hits
 from memoryd.protocol.records import ANY
 from memoryd.vectors.codes import Codes
-from memoryd.vectors.exact import best_of, nearest_alive, nearest_of
+from memoryd.vectors.exact import best_of, in_order, inner_products, nearest_alive
 from memoryd.vectors.graph import MOST_WANTED, Graph
 from memoryd.vectors.table import HIDDEN, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from memoryd.protocol.ids import RecordId
@@ -36,10 +36,10 @@ EXACT_ROWS: Final = 2_000
 # A filter that fewer rows pass than this share of all is answered by looking at those rows only.
 _EXACT_SHARE: Final = 0.05
 
-# So many of the best by their codes are scored on their rows at first, and more as long as that changes the answer:
-# recall@10 is 1.000 on sentence embeddings, and on random vectors too (`python -m benchmarks.index`).
+# So many of the best by their codes are scored on their rows, and twice as many as long as one of the answers comes from the
+# worse half of them: recall@10 is 1.000 on sentence embeddings and on clustered vectors (`python -m benchmarks.index`).
 _CANDIDATES: Final = 200
-_CANDIDATES_PER_HIT: Final = 4
+_CANDIDATES_PER_HIT: Final = 8
 
 # Above this many rows a graph is quicker than the codes; it doubles the memory of a user and takes minutes to build.
 GRAPH_ABOVE: Final = 200_000
@@ -172,30 +172,38 @@ class View:
 
 def _by_codes(codes: Codes, query: Vectors, vectors: Blocks, mask: Mask, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of the rows that `mask` marks, among the best by their codes and the exact tail."""
-    found = nearest_alive(query, vectors, codes.rows, mask[codes.rows :], k)
-    for candidates in _candidates(codes, query, mask[: codes.rows], max(_CANDIDATES, _CANDIDATES_PER_HIT * k)):
-        better = best_of((found, nearest_of(query, vectors, np.sort(candidates), k)), k)
-        if np.array_equal(better[1], found[1]):
+    passes = mask[: codes.rows]
+    passing = int(np.count_nonzero(passes))
+    size = max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
+    while True:
+        candidates = _candidates(codes, query, passes, passing, min(size, passing))
+        by_row = np.argsort(candidates)
+        rows = candidates[by_row]
+        scores = inner_products(query, vectors.take(rows))
+        nearest = in_order(scores, rows)[:k]
+        if size >= passing or (by_row[nearest] < size // 2).all():
             break
-        found = better
-    return found
+        size *= 2
+    sealed = scores[nearest], rows[nearest]
+    if codes.rows == len(mask):
+        return sealed
+    return best_of((sealed, nearest_alive(query, vectors, codes.rows, mask[codes.rows :], k)), k)
 
 
-def _candidates(codes: Codes, query: Vectors, passes: Mask, size: int) -> Iterator[Rows]:
-    """Yield the rows that pass, best first by their codes: `size` of them, as many again, then twice as many, and so on.
+def _candidates(codes: Codes, query: Vectors, passes: Mask, passing: int, wanted: int) -> Rows:
+    """Return the `wanted` best by their codes of the `passing` rows that `passes` marks, best first.
 
     The codes rank all rows, so with a filter their list is made longer until it holds enough that pass.
     """
-    passing, given, wanted = int(np.count_nonzero(passes)), 0, size
-    per_row = 1.0 if passing == codes.rows else 1.3 * codes.rows / max(1, passing)
-    length, rows = int(2 * size * per_row), np.empty(0, np.int64)
-    while given < passing:
-        while len(rows) < min(wanted, passing):
-            rows = codes.nearest(query, length)
-            rows = rows[passes[rows]]
-            length *= 4
-        yield rows[given:wanted]
-        given, wanted = wanted, 2 * wanted
+    if passing == codes.rows:
+        return codes.nearest(query, wanted)
+    length = int(1.3 * wanted * codes.rows / max(1, passing))
+    while True:
+        rows = codes.nearest(query, length)
+        rows = rows[passes[rows]]
+        if len(rows) >= wanted:
+            return rows[:wanted]
+        length *= 4
 
 
 def _by_graph(graph: Graph, query: Vectors, vectors: Blocks, alive: Mask, k: int) -> tuple[Scores, Rows] | None:
