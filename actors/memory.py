@@ -309,10 +309,10 @@ class MemoryAgent(Actor):
         message = Embed(texts=texts, urgent=urgent, weight=sum(map(len, texts)))
         return await self._embedder.ask(message, deadline=Deadline.after(EMBED_WITHIN_S), wait_for_room=not urgent)
 
-    def _add(self, drafts: Sequence[Draft], embedded: Embeddings) -> tuple[list[MemoryRecord], int]:
-        """Make records of the drafts and add those that are new; return them all and the number of duplicates."""
+    def _add(self, drafts: Sequence[Draft], embedded: Embeddings) -> tuple[list[MemoryRecord], tuple[RecordId, ...]]:
+        """Make records of the drafts and add those that are new; return them all and the ids of the new ones."""
         records = [self._record(draft, embedded, row) for row, draft in enumerate(drafts)]
-        return records, len(records) - self._add_records(records, embedded.vectors)
+        return records, self._add_records(records, embedded.vectors)
 
     def _record(self, draft: Draft, embedded: Embeddings, row: int) -> MemoryRecord:
         when = draft.timestamp or self._clock.now()
@@ -331,8 +331,8 @@ class MemoryAgent(Actor):
             metadata=metadata,
         )
 
-    def _add_records(self, records: Sequence[MemoryRecord], vectors: Vectors) -> int:
-        """Add the records that are new, with their rows of `vectors`; return how many were."""
+    def _add_records(self, records: Sequence[MemoryRecord], vectors: Vectors) -> tuple[RecordId, ...]:
+        """Add the records that are new, with their rows of `vectors`; return their ids."""
         new: dict[RecordId, int] = {}
         for row, record in enumerate(records):
             if record.id not in self._index:
@@ -342,24 +342,24 @@ class MemoryAgent(Actor):
             self._index.add([self._store.encode(records[row]) for row in rows], vectors[rows])
             for row in rows:
                 self._write.add(Entry(records[row], vectors[row]))
-        return len(new)
+        return tuple(new)
 
     async def _remember(self, drafts: tuple[Draft, ...]) -> m.Remembered:
         self._write.refuse_when_full()
         embedded = await self._embed(tuple(draft.text for draft in drafts), urgent=len(drafts) == 1)
-        records, duplicates = self._add(drafts, embedded)
-        await self._write.durable(tuple(record.id for record in records))
+        records, added = self._add(drafts, embedded)
+        await self._write.durable(added)
         self._seal_if_needed()
-        return m.Remembered(records=tuple(records), duplicates=duplicates)
+        return m.Remembered(records=tuple(records), duplicates=len(records) - len(added))
 
     async def _import(self, message: m.Import) -> m.Remembered:
         self._write.refuse_when_full()
         vectors = checked_vectors(message, self._model)
         records = [msgspec.structs.replace(record, embedding=b"") for record in message.records]
         added = self._add_records(records, vectors)
-        await self._write.durable(tuple(record.id for record in records))
+        await self._write.durable(added)
         self._seal_if_needed()
-        return m.Remembered(records=tuple(records), duplicates=len(records) - added)
+        return m.Remembered(records=tuple(records), duplicates=len(records) - len(added))
 
     def _seal_if_needed(self) -> None:
         if not self._is_sealing and self._index.wants_sealing():
@@ -466,8 +466,8 @@ class MemoryAgent(Actor):
         draft = outcome_of(trajectory)
         embedded = await self._embed((draft.text,), urgent=False)
         self._keep(trajectory)
-        records, _ = self._add((draft,), embedded)
-        await self._write.durable(tuple(record.id for record in records))
+        _, added = self._add((draft,), embedded)
+        await self._write.durable(added)
         return trajectory
 
     def _open_trajectory(self, which: TrajectoryId) -> Trajectory:

@@ -35,6 +35,8 @@ from memoryd.protocol.internal import (
 from memoryd.protocol.messages import Done
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
@@ -107,15 +109,18 @@ class EventRelay(Actor):
             case ReadParked():
                 return tuple(await self._pools.log_read(self._store.parked))
             case UnparkEvents(seqs=seqs, drop=drop):
-                moved = await self._pools.log_write(self._store.unpark, seqs, drop=drop)
-                self._to_carry.set()
-                return len(seqs) if drop else len(moved)
+                return ctx.detach(self._unpark(seqs, drop=drop))
             case ReadLogStatus():
                 return await self._pools.log_read(self._store.status)
             case _Truncate():
-                ctx.after(RETENTION_EVERY_S, _Truncate())  # first, since a full disk refuses the rest
-                await self._pools.log_write(self._store.truncate, self._clock.now() - self._retain)
+                ctx.after(RETENTION_EVERY_S, _Truncate())
+                return ctx.detach(self._pools.log_write(self._store.truncate, self._clock.now() - self._retain))
         return None
+
+    async def _unpark(self, seqs: Sequence[Seq], *, drop: bool) -> int:
+        moved = await self._pools.log_write(self._store.unpark, seqs, drop=drop)
+        self._to_carry.set()
+        return len(seqs) if drop else len(moved)
 
     async def _append(self, user: UserId, events: tuple[Event, ...]) -> tuple[Appended, ...]:
         group = _Group(user, events, asyncio.get_running_loop().create_future())

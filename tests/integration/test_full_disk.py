@@ -143,6 +143,28 @@ async def test_a_batch_that_found_no_room_is_not_half_there(tmp_path: Path, disk
         assert [record.text for record in await exported(house.memory, "alice")] == ["before", "after"]
 
 
+async def test_who_remembers_again_what_an_event_says_takes_nothing_from_it_when_it_is_refused(
+    tmp_path: Path, disk: FullDisk
+) -> None:
+    async with running(tmp_path, memory={"commit_after_s": 60.0}) as house:
+        await house.memory.remember("before", user="alice")
+        await house.memory.publish([event("e1", "stored")], user="alice", ack="stored")
+        await until(lambda: house.daemon.residents.states()["alice"].applied_seq == 1)
+        (found,) = [each.record for each in (await house.memory.recall("stored", user="alice", top_k=1)).memories]
+        assert found.text == "stored"
+
+        disk.is_full = True
+        with pytest.raises(DiskFull):
+            await house.memory.remember_many([Draft(id=found.id, text="stored")], user="alice")
+        assert texts(await house.memory.recall("stored", user="alice", top_k=1)) == ["stored"]
+
+        disk.is_full = False
+        await house.settled()
+
+    async with running(tmp_path) as house:
+        assert sorted(record.text for record in await exported(house.memory, "alice")) == ["before", "stored"]
+
+
 async def test_a_new_user_is_refused_by_name_and_accepted_when_there_is_room(tmp_path: Path, disk: FullDisk) -> None:
     async with running(tmp_path) as house:
         disk.is_full = True
