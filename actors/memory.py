@@ -148,7 +148,7 @@ class MemoryAgent(Actor):
             user=self._user,
             store=self._store,
             view=opened.index.view,
-            trajectories=lambda: self._trajectories,
+            trajectories=self._trajectories,
             embedder=self._embedder,
             knowledge=self._knowledge,
             nothing_is_published=self._nothing_is_published,
@@ -430,7 +430,7 @@ class MemoryAgent(Actor):
         await self._caught_up.wait()
         ids = self._index.select(ANY)
         self._index.discard(ids)
-        self._trajectories = Trajectories(())
+        self._trajectories.clear()
         await self._write.erase()
         self._index.discard(self._index.select(ANY))  # what was remembered meanwhile went with the file
         return m.Forgotten(records=len(ids), events=erased)

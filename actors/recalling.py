@@ -32,7 +32,7 @@ class Recaller:
     user: UserId
     store: MemoryStore
     view: Callable[[], IndexView]
-    trajectories: Callable[[], Trajectories]
+    trajectories: Trajectories
     embedder: Ref
     knowledge: Ref
     nothing_is_published: Callable[[], bool]
@@ -44,10 +44,11 @@ class Recaller:
         embed = Embed(texts=(message.query,), urgent=True, weight=len(message.query))
         vector = (await self.embedder.ask(embed, deadline=deadline)).vectors[0]
         hits = await self._search(vector, message.top_k, message.filter)
-        trajectories = self.trajectories()
         memories = [
             RetrievedMemory(
-                record=trajectories.with_outcome(self.store.decode(hit.record)), score=hit.score, sona_score=hit.score
+                record=self.trajectories.with_outcome(self.store.decode(hit.record)),
+                score=hit.score,
+                sona_score=hit.score,
             )
             for hit in hits.hits
         ]

@@ -32,6 +32,10 @@ class Trajectories:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def clear(self) -> None:
+        self._by_id.clear()
+        self._by_run.clear()
+
     def get(self, which: TrajectoryId) -> Trajectory | None:
         return self._by_id.get(which)
 

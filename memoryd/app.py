@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import random
 import resource
@@ -24,8 +23,8 @@ import faiss
 import structlog
 import uvloop
 
+from memoryd import garbage, metrics
 from memoryd import log as logging
-from memoryd import metrics
 from memoryd.actors.application import Application, Factories
 from memoryd.actors.bus import EventBus
 from memoryd.actors.embedder import EmbedderActor
@@ -329,16 +328,16 @@ async def serve(config: Config, on_ready: Callable[[Banner], None] | None = None
         metrics.listen(config.observability.metrics_port)
     if on_ready is not None:
         on_ready(daemon.banner())
-    # What is there now stays: the collector need not look at it again and again.
-    gc.collect()
-    gc.freeze()
+    garbage.settle()
     notify("READY=1")
     log.info("ready", version=VERSION, seconds=round(time.monotonic() - daemon.began, 3))
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(_watch(daemon))
+        collecting = group.create_task(_collect())
         waiting = group.create_task(_first(stopped, daemon))
         end = await waiting
         watching.cancel()
+        collecting.cancel()
     if end is not None:
         log.critical("gave_up", why=reason(end))
     await daemon.stop()
@@ -354,6 +353,12 @@ async def _first(stopped: asyncio.Event, daemon: Daemon) -> Exit | None:
         each.cancel()
     result = done.pop().result()
     return None if isinstance(result, bool) else result
+
+
+async def _collect() -> None:
+    while True:
+        await asyncio.sleep(garbage.COLLECT_EVERY_S)
+        garbage.collect()
 
 
 async def _watch(daemon: Daemon) -> None:

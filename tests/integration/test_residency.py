@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import sys
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +46,25 @@ async def test_who_is_idle_rests_and_answers_the_same_when_asked_again(tmp_path:
         after = await house.memory.recall("e message 7", user="alice")
 
         assert after.memories == before.memories
+
+
+@pytest.mark.usefixtures("_quick_sweep")
+async def test_the_memory_of_who_rests_is_free_at_once(tmp_path: Path) -> None:
+    """It does not wait for the cyclic collector, which comes seldom."""
+    async with running(tmp_path, memory={"idle_after_s": 0.05}) as house:
+        gc.collect()
+        gc.disable()
+        try:
+            await house.memory.publish(events(50), user="alice", ack="committed")
+            await house.memory.recall("e message 7", user="alice")
+            held = weakref.ref(house.user_slot("alice").actor._index._table)
+            assert held() is not None
+
+            await house.passivated("alice")
+
+            await until(lambda: held() is None)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.usefixtures("_quick_sweep")
