@@ -31,14 +31,14 @@ class Pools:
 
     def __init__(self, *, embed_threads: int) -> None:
         self.embed_threads = embed_threads
-        self._embed = ThreadPoolExecutor(embed_threads, "embed")
-        self._embed_patiently = ThreadPoolExecutor(embed_threads, "embed-patiently", _yield_to_others)
-        self._search = ThreadPoolExecutor(SEARCH_THREADS, "search")
-        self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
-        self._background = ThreadPoolExecutor(BACKGROUND_DISK_THREADS, "background", _yield_to_others)
+        self._embed = _pool(embed_threads, "embed")
+        self._embed_patiently = _pool(embed_threads, "embed-patiently", _yield_to_others)
+        self._search = _pool(SEARCH_THREADS, "search")
+        self._disk = _pool(DISK_THREADS, "disk")
+        self._background = _pool(BACKGROUND_DISK_THREADS, "background", _yield_to_others)
         # A write and a read of the log may go on at the same time; two writes never.
-        self._log_write = ThreadPoolExecutor(1, "log-write")
-        self._log_read = ThreadPoolExecutor(1, "log-read")
+        self._log_write = _pool(1, "log-write")
+        self._log_read = _pool(1, "log-read")
 
     async def embed(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Embed what somebody waits for."""
@@ -70,6 +70,15 @@ class Pools:
         pools = (self._embed, self._embed_patiently, self._search, self._disk, self._background)
         for pool in (*pools, self._log_write, self._log_read):
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(threads: int, name: str, initializer: Callable[[], None] | None = None) -> ThreadPoolExecutor:
+    """Return a pool whose threads are there: who starts one waits for it, and later that would be the event loop."""
+    pool = ThreadPoolExecutor(threads, name, initializer)
+    all_there = threading.Barrier(threads)
+    for _ in range(threads):
+        pool.submit(all_there.wait)
+    return pool
 
 
 def _yield_to_others() -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import faiss
 import structlog
+import ulid  # noqa: F401 - otherwise the first who makes an id waits 20 ms for it
 import uvloop
 
 from memoryd import garbage, metrics
@@ -323,12 +324,12 @@ async def serve(config: Config, on_ready: Callable[[Banner], None] | None = None
         loop.add_signal_handler(number, stopped.set)
     daemon = Daemon(config, listen=True)
     loop.add_signal_handler(signal.SIGUSR1, daemon.overview.log_tree)
+    garbage.settle()
     await daemon.start()
     if config.observability.metrics_port:
         metrics.listen(config.observability.metrics_port)
     if on_ready is not None:
-        on_ready(daemon.banner())
-    garbage.settle()
+        await asyncio.to_thread(on_ready, daemon.banner())  # the socket is open already
     notify("READY=1")
     log.info("ready", version=VERSION, seconds=round(time.monotonic() - daemon.began, 3))
     async with asyncio.TaskGroup() as group:

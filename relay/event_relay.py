@@ -49,7 +49,7 @@ log = structlog.get_logger("memoryd.relay")
 
 READER: Final = "memory"  # the name of the memory's cursor in the log
 GROUP_EVENTS: Final = 1_024
-READ_EVENTS: Final = 256
+READ_EVENTS: Final = 64  # mapped in one go: some milliseconds
 RETENTION_EVERY_S: Final = 600.0
 
 

@@ -191,6 +191,15 @@ class MemoryEventRelay(Actor):
             lane.heard_at = asyncio.get_running_loop().time()
         return lane
 
+    async def _mapped(self, events: Sequence[StoredEvent]) -> list[MappedEvent]:
+        """Map events a few at a time, so that others have their turn in between."""
+        found: list[MappedEvent] = []
+        for start in range(0, len(events), INGEST):
+            part = (self._map(event) for event in events[start : start + INGEST])
+            found += [mapped for mapped in part if mapped is not None]
+            await asyncio.sleep(0)
+        return found
+
     def _map(self, event: StoredEvent) -> MappedEvent | None:
         mapped = self._mapping.apply(event)
         if mapped is None:
@@ -226,6 +235,7 @@ class MemoryEventRelay(Actor):
             events = await self._event_relay.ask(
                 ReadEvents(after=after, limit=wanted, user=user), deadline=Deadline.after(ASK_WITHIN_S)
             )
+            mapped = await self._mapped(events)
         except MemorydError as error:
             log.warning("catch_up_failed", error=type(error).__name__)
             ctx.after(RETRY_S, _CatchUp(user))
@@ -239,7 +249,7 @@ class MemoryEventRelay(Actor):
         taken = [event for event in events if event.seq <= self._position]
         if len(taken) < wanted:  # the log holds no more up to the head we knew
             lane.behind = lane.head > max(head, taken[-1].seq if taken else head)
-        items = [mapped for event in taken if (mapped := self._map(event)) is not None]
+        items = [item for item in mapped if item.seq <= self._position]
         if not self._send(user, lane, items, ctx):
             return
         if not lane.behind:

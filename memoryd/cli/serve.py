@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +9,6 @@ import click
 from memoryd.cli.options import configured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from memoryd.config import Config
 
 
@@ -29,17 +26,8 @@ def serve_command(config: Config) -> int:
       memoryd serve
       memoryd serve --config /etc/memoryd/memoryd.toml --data-dir /var/lib/memoryd
     """
-    from memoryd.app import serve
+    from memoryd.app import run
     from memoryd.cli.output import console
     from memoryd.cli.screens import banner_screen
 
-    with asyncio.Runner(loop_factory=_loop_factory(config)) as runner:
-        return runner.run(serve(config, lambda banner: console().print(banner_screen(banner))))
-
-
-def _loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop]:
-    if config.server.event_loop == "asyncio":
-        return asyncio.new_event_loop
-    import uvloop
-
-    return uvloop.new_event_loop
+    return run(config, lambda banner: console().print(banner_screen(banner)))
