@@ -24,6 +24,7 @@ _SECTIONS: Final = {
         "export": "transfer",
         "import": "transfer",
         "verify": "operations",
+        "inspect": "inspect",
         "reembed": "transfer",
     },
     "Set up and look after": {"token": "settings", "config": "settings", "metrics": "operations", "parked": "parked"},

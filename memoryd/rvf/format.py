@@ -139,14 +139,20 @@ def pack_vec(ids: Ids, vectors: Vectors) -> bytes:
     return _VEC_HEAD.pack(vectors.shape[1], len(rows)) + rows.tobytes()
 
 
+def vec_head(payload: bytes) -> tuple[int, int]:
+    """Return the dimension of a VEC payload and how many rows it says it has. Raises ValueError."""
+    if len(payload) < VEC_HEAD_SIZE:
+        raise ValueError("vector head cut short")
+    dim, count = _VEC_HEAD.unpack_from(payload)
+    return dim, count
+
+
 def unpack_vec(payload: bytes, dim: int) -> tuple[Ids, Vectors]:
     """Return row ids, uint64 [n], and vectors, float32 [n, dim], as read-only windows on `payload`.
 
     Raises ValueError when the payload has another dimension or says more rows than it holds.
     """
-    if len(payload) < VEC_HEAD_SIZE:
-        raise ValueError("vector head cut short")
-    found, count = _VEC_HEAD.unpack_from(payload)
+    found, count = vec_head(payload)
     if found != dim:
         raise ValueError("vectors of another dimension")
     layout = row_dtype(dim)
