@@ -149,8 +149,8 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
 class Recalled(Struct, frozen=True, kw_only=True):
     """The memories that fit, best first.
 
-    `tier` names how they were found (`exact`, `hnsw`). `partial` names what is missing: `global` when the global store could
-    not be asked in time, `size` when the last memories did not fit the answer.
+    `tier` names how they were found (`exact`, `codes`, `hnsw`). `partial` names what is missing: `global` when the global
+    store could not be asked in time, `size` when the last memories did not fit the answer.
     """
 
     memories: tuple[RetrievedMemory, ...]

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Vectors
     from memoryd.vectors.exact import Rows
 
-# Of a block. Its pages cost memory once they are written, so it may be roomy; but from 4 MiB on numpy asks for huge pages,
-# and the kernel takes milliseconds to clear and find them.
-_BLOCK_BYTES: Final = 3 << 20
+# A block is as large as all before it, within these bounds. From 4 MiB on numpy would ask for huge pages, and the kernel
+# takes milliseconds to find and clear them.
+_LEAST_ROWS: Final = 64
+_MOST_BYTES: Final = 3 << 20
 
 
 class Blocks:
@@ -33,7 +34,7 @@ class Blocks:
         while len(vectors):
             used = self.rows - self._first[-1]
             if used == len(self._blocks[-1]):
-                rows = max(1, _BLOCK_BYTES // (4 * self.dim))
+                rows = min(max(_LEAST_ROWS, self.rows), _MOST_BYTES // self.bytes_of(1))
                 self._blocks.append(np.empty((rows, self.dim), np.float32))
                 self._first.append(self.rows)
                 used = 0
