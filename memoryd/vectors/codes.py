@@ -17,7 +17,7 @@ from memoryd.protocol.errors import ModelUnavailable
 if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Vectors
     from memoryd.vectors.blocks import Blocks
-    from memoryd.vectors.exact import Rows
+    from memoryd.vectors.exact import Rows, Scores
 
 _BITS: Final = 4
 _CENTROIDS: Final = 1 << _BITS
@@ -114,8 +114,8 @@ class Codes:
         padded = -(-self.rows // _PADDING) * _PADDING
         return padded * (self._index.d // _SUBVECTOR) * _BITS // 8
 
-    def nearest(self, query: Vectors, n: int) -> Rows:
-        """Return about the `n` best rows for `query`, float32 [dim], best first by their codes."""
-        _, rows = self._index.search(query[None], min(n, self.rows))
-        found: Rows = rows[0][rows[0] >= 0]
-        return found
+    def nearest(self, query: Vectors, n: int) -> tuple[Scores, Rows]:
+        """Return about the `n` best rows for `query`, float32 [dim], with the scores of their codes, best first."""
+        scores, rows = (found[0] for found in self._index.search(query[None], min(n, self.rows)))
+        is_row = rows >= 0
+        return scores[is_row], rows[is_row]

@@ -67,12 +67,6 @@ def nearest_alive(query: Vectors, rows: Blocks, first: int, alive: Mask, k: int)
     return best_of(found, k)
 
 
-def inner_products(query: Vectors, vectors: Vectors) -> Scores:
-    """Return the score of each row, float32 [n]; equal rows score equal, wherever they stand."""
-    scores: Scores = np.einsum("nd,d->n", vectors, query)
-    return scores
-
-
 def best_of(found: Sequence[tuple[Scores, Rows]], k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of what was found in several places."""
     if not found:
@@ -83,10 +77,5 @@ def best_of(found: Sequence[tuple[Scores, Rows]], k: int) -> tuple[Scores, Rows]
 
 def best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of what was found, in order."""
-    order = in_order(scores, rows)[:k]
+    order = np.lexsort((rows, -scores))[:k]
     return scores[order], rows[order]
-
-
-def in_order(scores: Scores, rows: Rows) -> Rows:
-    """Return the places of the scores, the best first; where they are equal, the earlier row."""
-    return np.lexsort((rows, -scores))

@@ -15,7 +15,7 @@ import numpy as np
 from memoryd.protocol.interfaces import Hit, Hits
 from memoryd.protocol.records import ANY
 from memoryd.vectors.codes import Codes
-from memoryd.vectors.exact import best_of, in_order, inner_products, nearest_alive
+from memoryd.vectors.exact import best_of, nearest, nearest_alive
 from memoryd.vectors.graph import MOST_WANTED, Graph
 from memoryd.vectors.table import HIDDEN, Table
 
@@ -176,22 +176,22 @@ def _by_codes(codes: Codes, query: Vectors, vectors: Blocks, mask: Mask, k: int)
     passing = int(np.count_nonzero(passes))
     size = max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
     while True:
-        candidates = _candidates(codes, query, passes, passing, min(size, passing))
+        rough, candidates = _candidates(codes, query, passes, passing, min(size, passing))
         by_row = np.argsort(candidates)
         rows = candidates[by_row]
-        scores = inner_products(query, vectors.take(rows))
-        nearest = in_order(scores, rows)[:k]
-        if size >= passing or (by_row[nearest] < size // 2).all():
+        scores, near = nearest(query, vectors.take(rows), k)
+        ranks = by_row[near]
+        # Rows with the code of an answer may be equal to it and earlier; none of them may be missing.
+        if size >= passing or ((ranks < size // 2).all() and (rough[ranks] > rough[-1]).all()):
             break
         size *= 2
-    sealed = scores[nearest], rows[nearest]
     if codes.rows == len(mask):
-        return sealed
-    return best_of((sealed, nearest_alive(query, vectors, codes.rows, mask[codes.rows :], k)), k)
+        return scores, rows[near]
+    return best_of(((scores, rows[near]), nearest_alive(query, vectors, codes.rows, mask[codes.rows :], k)), k)
 
 
-def _candidates(codes: Codes, query: Vectors, passes: Mask, passing: int, wanted: int) -> Rows:
-    """Return the `wanted` best by their codes of the `passing` rows that `passes` marks, best first.
+def _candidates(codes: Codes, query: Vectors, passes: Mask, passing: int, wanted: int) -> tuple[Scores, Rows]:
+    """Return the `wanted` best by their codes of the `passing` rows that `passes` marks, best first, with these scores.
 
     The codes rank all rows, so with a filter their list is made longer until it holds enough that pass.
     """
@@ -199,10 +199,10 @@ def _candidates(codes: Codes, query: Vectors, passes: Mask, passing: int, wanted
         return codes.nearest(query, wanted)
     length = int(1.3 * wanted * codes.rows / max(1, passing))
     while True:
-        rows = codes.nearest(query, length)
-        rows = rows[passes[rows]]
-        if len(rows) >= wanted:
-            return rows[:wanted]
+        scores, rows = codes.nearest(query, length)
+        keep = np.flatnonzero(passes[rows])[:wanted]
+        if len(keep) == wanted:
+            return scores[keep], rows[keep]
         length *= 4
 
 

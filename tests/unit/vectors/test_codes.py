@@ -72,7 +72,7 @@ def test_a_scan_finds_the_nearest_among_its_best() -> None:
     codes = Codes.over(codebook(), Blocks(rows()), 8000)
 
     for query in rows()[:50] + units(50, DIM, seed=9) * np.float32(0.1):
-        assert set(nearest(query, rows(), 5)[1]) <= set(codes.nearest(query, 400))
+        assert set(nearest(query, rows(), 5)[1]) <= set(codes.nearest(query, 400)[1])
 
 
 def test_extended_codes_are_those_of_all_rows_and_leave_the_first_as_they_were() -> None:
@@ -83,14 +83,14 @@ def test_extended_codes_are_those_of_all_rows_and_leave_the_first_as_they_were()
 
     assert (part.rows, extended.rows) == (1001, 8000)
     for query in rows()[:20]:
-        assert extended.nearest(query, 100).tolist() == whole.nearest(query, 100).tolist()
-        assert part.nearest(query, 2000).max() <= 1000
+        assert extended.nearest(query, 100)[1].tolist() == whole.nearest(query, 100)[1].tolist()
+        assert part.nearest(query, 2000)[1].max() <= 1000
 
 
 def test_more_is_wanted_than_there_is() -> None:
     codes = Codes.over(codebook(), Blocks(rows()), 40)
 
-    assert sorted(codes.nearest(rows()[0], 1000)) == list(range(40))
+    assert sorted(codes.nearest(rows()[0], 1000)[1]) == list(range(40))
 
 
 def test_codes_take_half_a_byte_for_three_dimensions() -> None:
@@ -151,6 +151,26 @@ def test_few_rows_are_searched_exactly_and_not_sealed() -> None:
 def test_many_rows_are_searched_by_codes_with_the_answers_of_the_exact_search(index: VectorIndex) -> None:
     for query in rows()[SEALED : SEALED + 100]:
         assert found(index, query) == ("codes", by_hand(query, list(range(SEALED))))
+
+
+def test_answers_have_the_same_scores_to_the_last_bit_with_and_without_codes(index: VectorIndex) -> None:
+    without = index_of(SEALED)
+
+    for query in rows()[SEALED : SEALED + 100]:
+        assert index.view().search(query, k=10, where=ANY).hits == without.view().search(query, k=10, where=ANY).hits
+
+
+def test_of_many_equal_rows_the_earliest_are_found(index: VectorIndex) -> None:
+    """They have one code, so the codes alone could give any of them."""
+    repeated = np.repeat(rows()[:20], 300, axis=0)[np.random.default_rng(6).permutation(6000)]
+    records = [encode_record(record(number)) for number in range(6000)]
+    index = VectorIndex(Contents(repeated, records, (), BEFORE_ALL), codebook())
+    index.seal()()
+
+    for query in rows()[:40]:
+        hits = index.view().search(query, k=10, where=ANY)
+        expected = nearest(query, repeated, 10)[1].tolist()
+        assert (hits.path, [int(decode_record(hit.record).id) for hit in hits.hits]) == ("codes", expected)
 
 
 def test_the_search_reads_far_fewer_bytes(index: VectorIndex) -> None:
