@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import faiss
 import structlog
-import ulid  # noqa: F401 - otherwise the first who makes an id waits 20 ms for it
+import ulid  # noqa: F401 - otherwise the first who makes an id waits for this import
 import uvloop
 
 from memoryd import garbage, metrics

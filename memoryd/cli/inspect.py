@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("inspect")
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
-def inspect_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click
+def inspect_command(path: Path, *, as_json: bool) -> None:
     """Show the segments, the manifest, the graph and the lineage of any .rvf file.
 
     Use it on a file of memoryd or of another program, whether a daemon has it open or not: nothing is changed. Texts of

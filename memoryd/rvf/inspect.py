@@ -119,12 +119,9 @@ def _segments(file: File, state: State) -> Iterator[Segment]:
         try:
             header = rvf.unpack_header(file.read(at, rvf.HEADER_SIZE))
             payload = file.read(at + rvf.HEADER_SIZE, header.length)
-            name, number, whole = (
-                _NAMES.get(header.type, f"0x{header.type:02X}"),
-                header.id,
-                rvf.HEADER_SIZE + header.length,
-            )
             is_sound, says = _look(header, payload)
+            name, number = _NAMES.get(header.type, f"0x{header.type:02X}"), header.id
+            whole = rvf.HEADER_SIZE + header.length
         except ValueError as error:
             name, number, whole = "-", None, _next_magic(file, at + 1) - at
             is_sound, says = False, str(error)

@@ -13,11 +13,11 @@ import faiss
 import numpy as np
 
 from memoryd.protocol.errors import ModelUnavailable
+from memoryd.vectors.sealed import Sealed
 
 if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Vectors
     from memoryd.vectors.blocks import Blocks
-    from memoryd.vectors.exact import Rows, Scores
 
 _BITS: Final = 4
 _CENTROIDS: Final = 1 << _BITS
@@ -84,38 +84,15 @@ def shipped_path(model_sha256: str) -> Path:
     return _SHIPPED / f"{model_sha256}.npy"
 
 
-class Codes:
-    """The codes of the first `rows` rows of a table."""
-
-    def __init__(self, index: faiss.Index) -> None:
-        self._index = index
+class Codes(Sealed):
+    """The codes of the first `rows` rows of a table; its scores are those of the codes."""
 
     @classmethod
     def over(cls, codebook: Codebook, vectors: Blocks, rows: int) -> Codes:
-        """Encode the first `rows` rows: 10 us a row."""
-        return cls._filled(codebook.empty(), vectors, rows)
-
-    def extended(self, vectors: Blocks, rows: int) -> Codes:
-        """Return the codes of the first `rows` rows, of which these have some; they stay as they are."""
-        return self._filled(faiss.clone_index(self._index), vectors, rows)
-
-    @classmethod
-    def _filled(cls, index: faiss.Index, vectors: Blocks, rows: int) -> Codes:
-        for _, part in vectors.parts(index.ntotal, rows):
-            index.add(part)
-        return cls(index)
-
-    @property
-    def rows(self) -> int:
-        return int(self._index.ntotal)
+        """Encode the first `rows` rows: 9 us a row."""
+        return cls.filled(codebook.empty(), vectors, rows)
 
     @property
     def resident_bytes(self) -> int:
         padded = -(-self.rows // _PADDING) * _PADDING
         return padded * (self._index.d // _SUBVECTOR) * _BITS // 8
-
-    def nearest(self, query: Vectors, n: int) -> tuple[Scores, Rows]:
-        """Return about the `n` best rows for `query`, float32 [dim], with the scores of their codes, best first."""
-        scores, rows = (found[0] for found in self._index.search(query[None], min(n, self.rows)))
-        is_row = rows >= 0
-        return scores[is_row], rows[is_row]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import faiss
 
+from memoryd.vectors.sealed import Sealed
+
 if TYPE_CHECKING:
-    from memoryd.protocol.interfaces import Vectors
     from memoryd.vectors.blocks import Blocks
-    from memoryd.vectors.exact import Rows, Scores
 
 # The usual ones; recall@10 is 0.99 and more on sentence embeddings.
 _M: Final = 16
@@ -27,11 +27,8 @@ MOST_WANTED: Final = 100
 _LINKS_PER_ROW: Final = 2 * _M + _M / (_M - 1)
 
 
-class Graph:
-    """An HNSW graph over the first `rows` rows of a table."""
-
-    def __init__(self, index: faiss.Index) -> None:
-        self._index = index
+class Graph(Sealed):
+    """An HNSW graph over the first `rows` rows of a table; nearly exact for at most MOST_WANTED rows."""
 
     @classmethod
     def over(cls, vectors: Blocks, rows: int) -> Graph:
@@ -39,29 +36,9 @@ class Graph:
         index = faiss.IndexHNSWFlat(vectors.dim, _M, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = _EF_CONSTRUCTION
         index.hnsw.efSearch = _EF_SEARCH
-        return cls._filled(index, vectors, rows)
-
-    def extended(self, vectors: Blocks, rows: int) -> Graph:
-        """Return a graph over the first `rows` rows, of which this one has some; it stays as it is."""
-        return self._filled(faiss.clone_index(self._index), vectors, rows)
-
-    @classmethod
-    def _filled(cls, index: faiss.Index, vectors: Blocks, rows: int) -> Graph:
-        for _, part in vectors.parts(index.ntotal, rows):
-            index.add(part)
-        return cls(index)
-
-    @property
-    def rows(self) -> int:
-        return int(self._index.ntotal)
+        return cls.filled(index, vectors, rows)
 
     @property
     def resident_bytes(self) -> int:
         """Bytes of the vectors faiss keeps, of the links, and of each row's level and place in the links."""
         return int(self.rows * (4 * self._index.d + 4 * _LINKS_PER_ROW + 12))
-
-    def nearest(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Return nearly the `k` best rows for `query`, float32 [dim], best first; `k` is at most MOST_WANTED."""
-        scores, rows = (found[0] for found in self._index.search(query[None], min(k, self.rows)))
-        is_row = rows >= 0
-        return scores[is_row], rows[is_row]
