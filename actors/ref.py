@@ -29,22 +29,26 @@ class Ref:
         Raises Overloaded at once when the mailbox is full, unless the sender has time to wait for room; Expired at the
         deadline; and what the actor raises.
         """
-        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[object] = loop.create_future()
         envelope = Envelope(message, deadline, answer)
         if envelope.is_dead:
             raise Expired("the deadline had passed", hint="allow more time")
         slot = self._resolve()
         slot.check()
         slot.wake(urgent=not wait_for_room)
-        try:
-            if wait_for_room:
+        if wait_for_room:
+            try:
                 await slot.mailbox.put(envelope)
-            elif not slot.mailbox.offer(envelope):
-                raise Overloaded(f"{self.name} is busy", hint="try again shortly", retry_after=slot.estimate())
-            async with asyncio.timeout_at(deadline.at):
-                return cast("R", await answer)
-        except TimeoutError:
-            raise Expired("no answer in time", hint="allow more time, or try again") from None
+            except TimeoutError:
+                raise _expired() from None
+        elif not slot.mailbox.offer(envelope):
+            raise Overloaded(f"{self.name} is busy", hint="try again shortly", retry_after=slot.estimate())
+        timer = loop.call_at(deadline.at, _expire, answer)
+        try:
+            return cast("R", await answer)
+        finally:
+            timer.cancel()
 
     async def tell(self, message: Tell) -> None:
         """Send, waiting for room; returns when the message is accepted, not when it is handled."""
@@ -65,3 +69,12 @@ class Ref:
         slot = self._resolve()
         slot.mailbox.put_control(message)
         slot.wake()
+
+
+def _expire(answer: asyncio.Future[object]) -> None:
+    if not answer.done():
+        answer.set_exception(_expired())
+
+
+def _expired() -> Expired:
+    return Expired("no answer in time", hint="allow more time, or try again")

@@ -48,6 +48,7 @@ from memoryd.protocol.errors import MemorydError
 from memoryd.protocol.ids import UserId, user_id
 from memoryd.protocol.interfaces import Contents, Embedder
 from memoryd.protocol.messages import Ask, Subscribe
+from memoryd.relay.connection import Reception
 from memoryd.relay.desk import Desk
 from memoryd.relay.event_relay import EventRelay
 from memoryd.relay.gateway import Address, Gateway
@@ -208,14 +209,8 @@ class Daemon:
         address = Address(self.socket, config.server.group_access)
 
         def gateway() -> Gateway:
-            return Gateway(
-                address,
-                self.desk,
-                self.grants(),
-                server=VERSION,
-                model=self._embedder.model.name,
-                within_s=config.server.request_within_s,
-            )
+            model, within_s = self._embedder.model.name, config.server.request_within_s
+            return Gateway(address, Reception(self.desk, self.grants(), VERSION, model, within_s))
 
         return Factories(
             bus=lambda: EventBus(app().ref("session/memory_relay")),

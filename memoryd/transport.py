@@ -13,10 +13,10 @@ from memoryd.protocol import wire
 from memoryd.protocol.errors import Expired, MemorydError, Unreachable
 from memoryd.protocol.events import StoredEvent
 from memoryd.protocol.messages import KIND_OF, REPLIES, Ask, Subscribe
+from memoryd.protocol.stream import FrameStream
 
 R = TypeVar("R")
 
-READ_BYTES: Final = 1 << 16
 HELLO_WITHIN_S: Final = 10.0
 GRACE_S: Final = 0.5  # how much longer than its deadline a client waits for the daemon's own word
 STREAM_EVENTS: Final = 256
@@ -36,38 +36,43 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
-class SocketTransport:
+class SocketTransport(FrameStream):
     """One connection; requests overlap, and each answer finds its request by its correlation."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, socket: Path, token: str) -> None:
+    def __init__(self, socket: Path, token: str) -> None:
+        super().__init__()
         self._socket = socket
         self._token = token
-        self._reader = reader
-        self._writer = writer
         self._numbers = count(1)
-        self._answers: dict[int, asyncio.Queue[wire.Frame | MemorydError]] = {}
+        self._answers: dict[int, asyncio.Future[wire.Frame]] = {}
+        self._subscription = 0  # the one request that is answered more than once
+        self._events: asyncio.Queue[wire.Frame | None] = asyncio.Queue()  # None: there will be no more
         self._broken: MemorydError | None = None
-        self._listening = asyncio.get_running_loop().create_task(self._listen())
+        self._closed = asyncio.Event()
         self.welcome: wire.Welcome | None = None
 
     @classmethod
     async def connect(cls, socket: Path, token: str) -> SocketTransport:
         """Connect and say hello. Raises Unreachable or Forbidden."""
         try:
-            reader, writer = await asyncio.open_unix_connection(str(socket), limit=READ_BYTES)
+            _, transport = await asyncio.get_running_loop().create_unix_connection(
+                lambda: cls(socket, token), str(socket)
+            )
         except OSError as error:
             raise Unreachable(
                 f"no daemon listens at {socket}", hint="start one with: memoryd serve", errno=error.errno
             ) from error
-        transport = cls(reader, writer, socket, token)
         try:
-            hello = wire.Hello(version=wire.VERSION, token=token)
-            body = await transport._exchange("hello", wire.to_body(hello), HELLO_WITHIN_S)
-            transport.welcome = wire.from_body(body, wire.Welcome)
+            await transport.hello()
         except BaseException:
             await transport.close()
             raise
         return transport
+
+    async def hello(self) -> None:
+        """Introduce ourselves. Raises Forbidden."""
+        hello = wire.Hello(version=wire.VERSION, token=self._token)
+        self.welcome = wire.from_body(await self._exchange("hello", wire.to_body(hello), HELLO_WITHIN_S), wire.Welcome)
 
     async def request(self, user: str | None, message: Ask[R], within_s: float) -> R:
         body = wire.to_body(message)
@@ -88,82 +93,77 @@ class SocketTransport:
 
     async def events(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
         """Yield the events of the one subscription this connection is for."""
-        number, answers = self._open(maxsize=STREAM_EVENTS)
         body = wire.to_body(message)
         if user is not None:
             body["user"] = user
-        await self._send("subscribe", number, 0, body)
-        while True:
-            frame = await answers.get()
-            if isinstance(frame, MemorydError):
-                raise frame
+        self._subscription = next(self._numbers)
+        await self._exchange("subscribe", body, HELLO_WITHIN_S, self._subscription)
+        while frame := await self._events.get():
+            self.take_more()
             if frame.kind == "error":
                 raise wire.error_of(frame.body)
-            if frame.kind == "event":
-                yield wire.from_body(frame.body, StoredEvent)
+            yield wire.from_body(frame.body, StoredEvent)
+        raise self._lost()
 
     async def close(self) -> None:
-        self._listening.cancel()
-        self._writer.close()
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await self._writer.wait_closed()
+        self._transport.close()
+        await self._closed.wait()
 
-    async def _exchange(self, kind: str, body: dict[str, Any], within_s: float) -> dict[str, Any]:
-        number, answers = self._open(maxsize=1)
+    # --- what arrives ---
+
+    def take(self, frame: wire.Frame) -> None:
+        if frame.correlation == 0 and frame.kind == "error":
+            raise wire.error_of(frame.body)
+        answer = self._answers.pop(frame.correlation, None)
+        if answer is not None and not answer.done():
+            answer.set_result(frame)
+        elif frame.correlation == self._subscription:
+            self._events.put_nowait(frame)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the reader of the stream keeps up. If not the daemon waits, and then cuts it off."""
+        return self._events.qsize() < STREAM_EVENTS
+
+    def failed(self, error: Exception) -> None:
+        self._broken = error if isinstance(error, MemorydError) else _gone()
+        self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._closed.set()
+        self._broken = self._lost()
+        self._events.put_nowait(None)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(self._broken)
+
+    def _lost(self) -> MemorydError:
+        return self._broken or _gone()
+
+    async def _exchange(
+        self, kind: str, body: dict[str, Any], within_s: float, number: int | None = None
+    ) -> dict[str, Any]:
+        if self._broken is not None:
+            raise self._broken
+        number = number or next(self._numbers)
+        answer: asyncio.Future[wire.Frame] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
         try:
             async with asyncio.timeout(within_s + GRACE_S):
-                await self._send(kind, number, max(1, int(within_s * 1000)), body)
-                frame = await answers.get()
+                await self.send(kind, number, max(1, int(within_s * 1000)), body)
+                frame = await answer
         except TimeoutError:
-            with contextlib.suppress(MemorydError, ConnectionError):
-                await self._send("cancel", number, 0, {})
+            with contextlib.suppress(ConnectionError):
+                await self.send("cancel", number, 0, {})
             raise Expired("no answer in time", hint="allow more time, or see memoryd status") from None
+        except ConnectionError as error:
+            raise self._lost() from error
         finally:
             self._answers.pop(number, None)
-        if isinstance(frame, MemorydError):
-            raise frame
         if frame.kind == "error":
             raise wire.error_of(frame.body)
         return frame.body
-
-    def _open(self, maxsize: int) -> tuple[int, asyncio.Queue[wire.Frame | MemorydError]]:
-        if self._broken is not None:
-            raise self._broken
-        number = next(self._numbers)
-        answers: asyncio.Queue[wire.Frame | MemorydError] = asyncio.Queue(maxsize)
-        self._answers[number] = answers
-        return number, answers
-
-    async def _send(self, kind: str, number: int, deadline_ms: int, body: dict[str, Any]) -> None:
-        try:
-            self._writer.write(wire.encode_frame(kind, number, deadline_ms, body))
-            await self._writer.drain()
-        except OSError as error:
-            raise self._broken or _gone() from error
-
-    async def _listen(self) -> None:
-        """Hand every frame to whoever waits for it. A full stream makes the daemon wait, and then cut it off."""
-        decoder = wire.Decoder()
-        failure: MemorydError = _gone()
-        try:
-            while data := await self._reader.read(READ_BYTES):
-                for frame in decoder.feed(data):
-                    if frame.correlation == 0 and frame.kind == "error":
-                        failure = wire.error_of(frame.body)
-                        return
-                    answers = self._answers.get(frame.correlation)
-                    if answers is not None:
-                        await answers.put(frame)
-        except OSError:
-            pass  # the daemon went away; `failure` says so
-        except MemorydError as error:
-            failure = error
-        finally:
-            self._broken = failure
-            for answers in self._answers.values():
-                if answers.full():
-                    answers.get_nowait()
-                answers.put_nowait(failure)
 
 
 def _gone() -> MemorydError:

@@ -57,30 +57,29 @@ class Frame:
 
 
 class Decoder:
-    """Cuts a stream of bytes into frames. Raises BadFrame or TooLarge; then the connection must be closed."""
+    """Cuts a stream of bytes into frames. After BadFrame or TooLarge the connection must be closed."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Take what arrived and yield every frame that is now whole."""
+        """Take what arrived and return an iterator over every frame that is now whole."""
         self._buffer += data
-        start = 0
-        try:
-            while len(self._buffer) - start >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(self._buffer, start)
-                if length > MAX_FRAME:
-                    raise TooLarge(
-                        "frame too large", field="length", hint=f"send at most {MAX_FRAME} bytes", size=length
-                    )
-                end = start + _LENGTH.size + length
-                if len(self._buffer) < end:
-                    return
-                payload = bytes(self._buffer[start + _LENGTH.size : end])
-                start = end
-                yield decode_frame(payload)
-        finally:
-            del self._buffer[:start]
+        return iter(self.take, None)
+
+    def take(self) -> Frame | None:
+        """Cut off the next frame, None when it is not whole yet. Raises BadFrame or TooLarge."""
+        if len(self._buffer) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > MAX_FRAME:
+            raise TooLarge("frame too large", field="length", hint=f"send at most {MAX_FRAME} bytes", size=length)
+        end = _LENGTH.size + length
+        if len(self._buffer) < end:
+            return None
+        payload = bytes(self._buffer[_LENGTH.size : end])
+        del self._buffer[:end]
+        return decode_frame(payload)
 
 
 def decode_frame(payload: bytes) -> Frame:
@@ -108,12 +107,12 @@ def decode_frame(payload: bytes) -> Frame:
 
 def encode_frame(kind: str, correlation: int, deadline_ms: int, body: dict[str, Any]) -> bytes:
     """Encode one frame with its length. Raises TooLarge for what the other side would refuse."""
-    _check_size([body])
     payload: bytes = msgpack.packb([kind, correlation, deadline_ms, body])
     if len(payload) > MAX_FRAME:
         raise TooLarge(
             "message too large", field="body", hint=f"keep a message under {MAX_FRAME} bytes", size=len(payload)
         )
+    _check_size([body])
     return _LENGTH.pack(len(payload)) + payload
 
 

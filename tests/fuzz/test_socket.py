@@ -143,7 +143,7 @@ async def test_ten_thousand_malformed_frames_harm_neither_the_daemon_nor_a_healt
         assert status.restarts == restarts == 0
         assert status.users_quarantined == 0
         assert rss() - before < GROWTH
-        await until(lambda: len(house.slot("gateway").actor._connections) == 1)
+        await until(lambda: len(house.slot("gateway").actor._reception.connections) == 1)
 
 
 async def test_a_thousand_peers_that_say_nothing_and_leave_are_forgotten(tmp_path: Path) -> None:
@@ -153,6 +153,6 @@ async def test_a_thousand_peers_that_say_nothing_and_leave_are_forgotten(tmp_pat
             for raw in crowd[::2]:
                 await raw.send(b"\x00\x00")
             await asyncio.gather(*(raw.close() for raw in crowd))
-        await until(lambda: len(house.slot("gateway").actor._connections) == 1)
+        await until(lambda: len(house.slot("gateway").actor._reception.connections) == 1)
 
         await house.memory.remember("added a mutex", user="alice")

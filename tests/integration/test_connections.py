@@ -9,7 +9,7 @@ import pytest
 
 from memoryd.protocol import wire
 from memoryd.protocol.errors import BadFrame, Expired, Forbidden, InvalidMessage, MemorydError, Overloaded, Unsupported
-from memoryd.relay import gateway
+from memoryd.relay import connection
 from tests.helpers.daemon import HeldEmbedder, Raw, event, events, exported, running, texts, until
 
 
@@ -62,7 +62,7 @@ async def test_a_wrong_hello_is_told_its_fault_and_cut_off(
 
 
 async def test_who_says_nothing_or_too_slowly_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "HELLO_WITHIN_S", 0.1)
+    monkeypatch.setattr(connection, "HELLO_WITHIN_S", 0.1)
     async with running(tmp_path, listen=True) as house, await house.raw() as mute, await house.raw() as slow:
 
         async def trickle() -> None:
@@ -85,14 +85,14 @@ async def test_sixty_four_requests_are_under_way_and_the_next_waits_its_turn(tmp
     held = HeldEmbedder()
     async with running(tmp_path, listen=True, embedder=held) as house, await house.raw() as raw:
         await raw.hello()
-        for number in range(gateway.REQUESTS_IN_FLIGHT):
+        for number in range(connection.REQUESTS_IN_FLIGHT):
             await raw.send(wire.encode_frame("recall", 10 + number, 0, {"query": f"slow {number}"}))
         await raw.send(wire.encode_frame("status", 5, 0, {}))
         other = await house.connect()
         await other.status()  # the others go on
 
         held.go.set()
-        found = await answers(raw, gateway.REQUESTS_IN_FLIGHT + 1)
+        found = await answers(raw, connection.REQUESTS_IN_FLIGHT + 1)
 
         assert {frame.kind for frame in found} == {"ok"}
         assert {frame.correlation for frame in found} == {5, *range(10, 74)}
@@ -133,16 +133,16 @@ async def test_a_request_that_is_cancelled_is_not_answered_and_frees_its_number(
 async def test_subscriptions_are_bounded_and_do_not_hold_up_the_requests_of_their_connection(tmp_path: Path) -> None:
     async with running(tmp_path, listen=True) as house, await house.raw() as raw:
         await raw.hello()
-        for number in range(gateway.STREAMS):
+        for number in range(connection.STREAMS):
             await raw.send(wire.encode_frame("subscribe", 10 + number, 0, {}))
-        await answers(raw, gateway.STREAMS)
+        await answers(raw, connection.STREAMS)
 
         refused = await raw.ask("subscribe", 5, {})
 
         assert type(wire.error_of(refused.body)) is Overloaded
         assert (await raw.ask("status", 6, {})).kind == "ok"
         await raw.send(wire.encode_frame("cancel", 10, 0, {}))
-        await until(lambda: len(house.slot("bus").actor._feeds) < gateway.STREAMS)
+        await until(lambda: len(house.slot("bus").actor._feeds) < connection.STREAMS)
         assert (await raw.ask("subscribe", 7, {})).kind == "ok"
 
 
@@ -150,12 +150,12 @@ async def test_a_subscriber_that_leaves_without_a_word_is_noticed(tmp_path: Path
     async with running(tmp_path, listen=True) as house:
         raw = await house.raw()
         await raw.hello()
-        for number in range(gateway.STREAMS + 10):
+        for number in range(connection.STREAMS + 10):
             await raw.send(wire.encode_frame("subscribe", 10 + number, 0, {}))
 
         await raw.close()
 
-        await until(lambda: len(house.slot("gateway").actor._connections) == 1)
+        await until(lambda: len(house.slot("gateway").actor._reception.connections) == 1)
         await until(lambda: not house.slot("bus").actor._feeds)
 
 
@@ -216,7 +216,7 @@ async def test_what_was_published_by_a_client_that_left_before_the_answer_is_not
 
 async def test_a_connection_too_many_is_told_so_and_the_others_go_on(tmp_path: Path) -> None:
     async with running(tmp_path, listen=True) as house:
-        crowd = [await house.raw() for _ in range(gateway.CONNECTIONS - 1)]
+        crowd = [await house.raw() for _ in range(connection.CONNECTIONS - 1)]
         for raw in crowd:
             assert (await raw.hello()).kind == "ok"
 
@@ -230,7 +230,7 @@ async def test_a_connection_too_many_is_told_so_and_the_others_go_on(tmp_path: P
 
         assert (await crowd[-1].ask("status", 2, {})).kind == "ok"
         await asyncio.gather(*(raw.close() for raw in crowd))
-        await until(lambda: len(house.slot("gateway").actor._connections) == 1)
+        await until(lambda: len(house.slot("gateway").actor._reception.connections) == 1)
         await (await house.connect()).status()
 
 
@@ -255,7 +255,7 @@ async def test_a_client_that_never_reads_holds_up_nobody_and_is_let_go_when_it_l
         assert served is None or sum(task.get_name().startswith("request/") for task in asyncio.all_tasks()) <= 64
 
         raw.writer.transport.abort()
-        await until(lambda: len(house.slot("gateway").actor._connections) == 1)
+        await until(lambda: len(house.slot("gateway").actor._reception.connections) == 1)
 
 
 async def test_replies_longer_than_a_frame_are_cut_and_say_so(tmp_path: Path) -> None:
