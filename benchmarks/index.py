@@ -99,7 +99,7 @@ def _measure(rows: Vectors, queries: Vectors, codebook: Codebook, *, with_graph:
 
 def _index(rows: Vectors, codebook: Codebook | None) -> VectorIndex:
     return VectorIndex(
-        Contents(rows, _records(len(rows)), (), BEFORE_ALL), codebook, graph_above=_NEVER if codebook else 0
+        Contents((), rows, _records(len(rows)), (), BEFORE_ALL), codebook, graph_above=_NEVER if codebook else 0
     )
 
 

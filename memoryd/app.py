@@ -116,10 +116,9 @@ class Daemon:
         except BaseException:
             self._data.release()
             raise
-        model = self._embedder.model
-        self._store = RvfMemoryStore(root, model, self._files, self._clock, self._index)
+        self._store = self._stored_below(root)
         self._files.make_folder(root / GLOBAL)
-        self._global = GlobalFile(RvfMemoryStore(root / GLOBAL, model, self._files, self._clock, self._index))
+        self._global = GlobalFile(self._stored_below(root / GLOBAL))
         self._pools = Pools(embed_threads=threads)
         self.stalls = Stalls()
         self._unmapped: Counter[str] = Counter()
@@ -132,7 +131,13 @@ class Daemon:
             self._root_ended,
         )
         self.overview = Overview(
-            self.application, self.residents, self._store, model, self.stalls, root, self.socket if listen else None
+            self.application,
+            self.residents,
+            self._store,
+            self._embedder.model,
+            self.stalls,
+            root,
+            self.socket if listen else None,
         )
         app = self.application
         self.desk = Desk(
@@ -250,6 +255,9 @@ class Daemon:
             limits=MemoryLimits(self._config.memory.commit_after_s, self._config.memory.commit_records),
             model=self._embedder.model,
         )
+
+    def _stored_below(self, root: Path) -> RvfMemoryStore:
+        return RvfMemoryStore(root, self._embedder.model, self._files, self._clock, self._index, self._codebook)
 
     def _index(self, contents: Contents) -> VectorIndex:
         return VectorIndex(contents, self._codebook, graph_above=self._config.memory.hnsw_above_rows)

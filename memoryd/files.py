@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import shutil
 import socket
@@ -35,6 +36,24 @@ class NameTaken(StorageFault):
     """A file of this name is there already."""
 
 
+class Mapping(Protocol):
+    """The bytes of a file as memory: read when they are looked at, and given back by the kernel as it likes.
+
+    They stay readable after the file was closed, renamed over or removed. A file that somebody cuts meanwhile ends the
+    process, so only its writer may cut one, and never where others look.
+    """
+
+    data: memoryview
+
+    def will_need(self, offset: int, length: int) -> None:
+        """Have the disk read these bytes now, without waiting for them."""
+        ...
+
+    def is_scattered(self, offset: int, length: int) -> None:
+        """Read no more than what is looked at: these bytes are not read in order."""
+        ...
+
+
 class File(Protocol):
     """An open file. Every call raises StorageFault when the system refuses."""
 
@@ -42,6 +61,10 @@ class File(Protocol):
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`, fewer only where the file ends."""
+        ...
+
+    def map(self) -> Mapping:
+        """Return the bytes that are there now; the file is not empty."""
         ...
 
     def append(self, data: bytes) -> None:
@@ -189,6 +212,10 @@ class _RealFile:
                 parts.append(data)
             return b"".join(parts)
 
+    def map(self) -> Mapping:
+        with _translated("map", self._path):
+            return _RealMapping(mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ))
+
     def append(self, data: bytes) -> None:
         self.rewrite(self.size(), data)
 
@@ -229,6 +256,24 @@ class _RealFile:
         descriptor, self._descriptor = self._descriptor, -1
         with _translated("close", self._path):
             os.close(descriptor)
+
+
+class _RealMapping:
+    """Pages of the kernel's cache."""
+
+    def __init__(self, pages: mmap.mmap) -> None:
+        self._pages = pages
+        self.data = memoryview(pages)
+
+    def will_need(self, offset: int, length: int) -> None:
+        self._advise(mmap.MADV_WILLNEED, offset, length)
+
+    def is_scattered(self, offset: int, length: int) -> None:
+        self._advise(mmap.MADV_RANDOM, offset, length)
+
+    def _advise(self, advice: int, offset: int, length: int) -> None:
+        start = offset - offset % mmap.PAGESIZE
+        self._pages.madvise(advice, start, offset + length - start)
 
 
 def replace_file(files: FileSystem, path: Path, temporary: Path, parts: Iterator[bytes]) -> File:

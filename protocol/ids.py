@@ -29,6 +29,9 @@ _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}", re.ASCII)
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
 _LABEL_MAX = 256
 
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TO_BASE32 = str.maketrans(_CROCKFORD, "0123456789ABCDEFGHIJKLMNOPQRSTUV")  # the digits `int` knows
+
 
 def user_id(text: str) -> UserId:
     """Return `text` as a UserId, which is safe as one part of a path. Raises InvalidMessage."""
@@ -69,6 +72,19 @@ def record_id(text: str) -> RecordId:
     if not is_record_id(text):
         raise InvalidMessage("not a record id", field="id", hint="record ids are ULIDs of 26 characters")
     return RecordId(text)
+
+
+def record_key(record: RecordId) -> bytes | None:
+    """Return the 128 bits of a record's id, big-endian; None when it is no ULID, so that no record has it."""
+    if not is_record_id(record):
+        return None
+    return int(record.translate(_TO_BASE32), 32).to_bytes(16, "big")
+
+
+def record_of_key(key: bytes) -> RecordId:
+    """Return the id that has these 16 bytes."""
+    rest = int.from_bytes(key, "big")
+    return RecordId("".join(_CROCKFORD[rest >> shift & 31] for shift in range(125, -1, -5)))
 
 
 def label(text: str, field: str) -> str:

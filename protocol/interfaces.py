@@ -89,14 +89,99 @@ class Batch:
     applied_seq: Seq = BEFORE_ALL
 
 
+class SealedRows(Protocol):
+    """Rows that stand in a file for good, mapped and not loaded; in order of arrival.
+
+    There are `slots` of them, a multiple of 32, so that the codes of several can stand one behind the other; those that
+    were deleted, and the last ones that only fill up, are not `alive`. What is read is checked before it is returned,
+    once; every member but the first three may raise Damaged.
+    """
+
+    slots: int
+    dim: int
+    codebook: str
+    """The SHA-256 of the codebook that the codes belong to; empty when there are none."""
+
+    def alive(self) -> NDArray[np.bool_]:
+        """Return a copy, bool [slots], of what the file says."""
+        ...
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """What the numbers in `kind` mean; `sources` and `sessions` alike."""
+        ...
+
+    @property
+    def sources(self) -> Sequence[str]: ...
+
+    @property
+    def sessions(self) -> Sequence[str]: ...
+
+    @property
+    def kind(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def source(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def session(self) -> NDArray[np.uint32]: ...
+
+    @property
+    def time_us(self) -> NDArray[np.int64]:
+        """Microseconds since 1970, UTC."""
+        ...
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """The ids of the records as numbers, uint64 [slots, 2], the higher half first."""
+        ...
+
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """The codes of all slots as they are searched, uint8 [slots * dim / 6]; empty when there are none."""
+        ...
+
+    def find(self, records: Sequence[RecordId]) -> NDArray[np.int64]:
+        """Return the slots, ascending, of those of these records that stand here, dead ones too."""
+        ...
+
+    def ids(self) -> Sequence[RecordId]:
+        """Return the ids of the records, slot by slot."""
+        ...
+
+    def record(self, slot: int) -> bytes:
+        """Return one encoded record."""
+        ...
+
+    def vectors(self, slots: NDArray[np.int64] | slice) -> Vectors:
+        """Return a copy of these rows, float32 [m, dim]; rows that only fill up are zero."""
+        ...
+
+    def check(self) -> None:
+        """Read and check everything."""
+        ...
+
+
+class Encoder(Protocol):
+    """Makes the codes that are kept beside sealed rows."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    def encode(self, vectors: Vectors) -> bytes:
+        """Return the codes of float32 [n, dim] as they are searched, n a multiple of 32."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Everything a file holds, as found by opening it.
+    """Everything a file holds, as found by opening it: rows that are sealed, and behind them those that are not.
 
     `vectors` float32 [n, dim] and `records` (encoded, see `decode_record` of the file) belong together row by row, in
     the order of arrival, deleted ones left out.
     """
 
+    sealed: Sequence[SealedRows]
     vectors: Vectors
     records: Sequence[bytes]
     trajectories: Sequence[Trajectory]
@@ -126,6 +211,19 @@ class Finding:
     hint: str
 
 
+class Rewriting(Protocol):
+    """Rows on their way to another place of their file, or into a new one, while commits go on.
+
+    `prepare` takes long and may run beside commits; `MemoryFile.finish` is quick. Raises StorageFault.
+    """
+
+    def prepare(self) -> None: ...
+
+    def abandon(self) -> None:
+        """Give up what was prepared. Does nothing when it is finished."""
+        ...
+
+
 class MemoryFile(Protocol):
     """The durable half of one user's memory: one `.rvf` file with one writer."""
 
@@ -140,8 +238,23 @@ class MemoryFile(Protocol):
         """
         ...
 
+    def fold(self) -> Rewriting | None:
+        """Return how the small pieces that have gathered become one; None when there are not enough of them."""
+        ...
+
+    def compaction(self) -> Rewriting | None:
+        """Return how the live rows come into a new file that takes the place of this one; None when there is none."""
+        ...
+
+    def finish(self, rewriting: Rewriting) -> FileStatus:
+        """Put what was prepared in its place, with what was committed meanwhile. No commit may be under way.
+
+        Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
+        """
+        ...
+
     def compact(self) -> FileStatus:
-        """Write the live rows into a new file and put it in the place of this one. Raises StorageFault."""
+        """Do all of a compaction at once. Raises StorageFault; afterwards this writer is closed for good."""
         ...
 
     def status(self) -> FileStatus: ...
@@ -164,7 +277,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """The best rows first, and which path found them (`exact` or `hnsw`)."""
+    """The best rows first, and which path found them: `exact`, `mapped` (codes in the file), `codes` or `hnsw`."""
 
     hits: Sequence[Hit]
     path: str
@@ -219,6 +332,13 @@ class MemoryIndex(Protocol):
 
     @property
     def resident_bytes(self) -> int: ...
+
+    def rebased(self, contents: Contents) -> Callable[[], None]:
+        """Make the rows stand on what the file holds now (slow, for a pool); the returned call puts that to use.
+
+        What is not in `contents` is gone then: the caller adds it again.
+        """
+        ...
 
     def wants_sealing(self) -> bool:
         """Whether `seal` has something to do: many rows are searched without the help of codes or a graph."""

@@ -90,6 +90,16 @@ class MemoryRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     embedding: bytes = b""
 
 
+class Attributes(Struct, frozen=True):
+    """The fields of a record that are filtered by, and its id; decodes from a whole record."""
+
+    id: RecordId
+    kind: MemoryKind
+    source: MemorySource
+    timestamp: Moment
+    session_id: str = ""
+
+
 class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A memory before it has its embedding.
 

@@ -19,6 +19,7 @@ from memoryd.protocol.interfaces import Contents, FileStatus
 from memoryd.rvf.format import MAX_ROW_ID, Identity
 from memoryd.rvf.ledger import Addition, Ledger
 from memoryd.rvf.records import encode_record, encode_trajectory
+from memoryd.rvf.rewriting import Compaction, Folding, Place, append
 from memoryd.rvf.snapshot import read_snapshot
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
     from memoryd.files import File, FileSystem
     from memoryd.protocol.ids import RecordId, TrajectoryId
-    from memoryd.protocol.interfaces import Batch, Entry, ModelInfo
+    from memoryd.protocol.interfaces import Batch, Encoder, Entry, ModelInfo, Rewriting
     from memoryd.protocol.records import Trajectory
     from memoryd.rvf.format import Vectors
     from memoryd.rvf.lock import WriterLock
     from memoryd.rvf.reader import State
-
-TEMPORARY_SUFFIX: Final = ".compact.tmp"
+    from memoryd.rvf.sealed import SealedPart
+    from memoryd.rvf.snapshot import Snapshot
 
 # Other programs compare by cosine and rank NaN first, so what is written is a direction and finite.
 UNIT_TOLERANCE: Final = 1e-3
@@ -48,35 +49,44 @@ class RvfMemoryFile:
         path: Path,
         lock: WriterLock,
         ledger: Ledger,
+        encoder: Encoder | None,
         *,
         file: File | None,
-        row_of: dict[RecordId, int],
         torn_bytes_cut: int,
     ) -> None:
         self._files = files
         self._path = path
+        self._place = Place(files, path, encoder)
         self._lock = lock
         self._ledger = ledger
         self._file = file  # None until the first commit of a new user
-        self._row_of = row_of
+        self._parts: list[SealedPart] = []
+        self._row_of: dict[RecordId, int] = {}  # of the live records that are not sealed
+        self._records = 0
         self._torn_bytes_cut = torn_bytes_cut
         self._is_closed = False
         self._status = self._measure()
 
     @classmethod
     def open(
-        cls, files: FileSystem, path: Path, model: ModelInfo, lock: WriterLock, file_id: bytes
+        cls,
+        files: FileSystem,
+        path: Path,
+        model: ModelInfo,
+        lock: WriterLock,
+        file_id: bytes,
+        encoder: Encoder | None = None,
     ) -> tuple[RvfMemoryFile, Contents]:
         """Open the file at `path` and return it with what it holds; it may not be there yet.
 
         Cuts what is torn behind the last commit, and syncs that commit again when its writer failed. `file_id`, 16
-        random bytes, names a file that is new. The lock belongs to the file once this returns. Raises Damaged,
-        ModelMismatch or another StorageFault.
+        random bytes, names a file that is new; `encoder` makes the codes of rows that are sealed. The lock belongs to
+        the file once this returns. Raises Damaged, ModelMismatch or another StorageFault.
         """
-        files.unlink(_temporary(path))
+        files.unlink(Place(files, path, encoder).temporary)
         if not files.exists(path):
             new = Ledger(model, Identity(file_id))
-            return cls(files, path, lock, new, file=None, row_of={}, torn_bytes_cut=0), _nothing(model)
+            return cls(files, path, lock, new, encoder, file=None, torn_bytes_cut=0), _nothing(model)
         file = files.open(path, writable=True)
         try:
             snapshot = read_snapshot(file, path)
@@ -91,10 +101,12 @@ class RvfMemoryFile:
             file.close()
             raise
         ledger = Ledger.of(snapshot, Identity(file_id))
-        row_of = dict(zip(snapshot.ids, snapshot.rows.tolist(), strict=True))
-        return cls(files, path, lock, ledger, file=file, row_of=row_of, torn_bytes_cut=torn), snapshot.contents()
+        memory = cls(files, path, lock, ledger, encoder, file=file, torn_bytes_cut=torn)
+        memory._take(snapshot)
+        return memory, snapshot.contents()
 
     def load(self) -> Contents:
+        """Return everything that is committed and alive, as it stands in the file now."""
         self._require_open()
         if self._file is None:
             return _nothing(self._ledger.model)
@@ -118,45 +130,49 @@ class RvfMemoryFile:
             )
             self._ledger.applied_seq = max(self._ledger.applied_seq, batch.applied_seq)
             if self._file is None:
-                self._file = self._put(addition)
+                parts = (*self._ledger.commit(addition), self._ledger.manifest())
+                self._file = replace_file(self._files, self._path, self._place.temporary, iter(parts))
                 # The folder itself may be as new as the file in it.
                 self._files.sync_folder(self._path.parent.parent)
             else:
-                self._file.append(b"".join(self._ledger.segments(addition)))
-                self._file.sync()
-                self._file.append(self._ledger.manifest())
-                self._file.sync()
+                append(self._file, self._ledger, self._ledger.commit(addition))
             self._status = self._measure()
         return self._status
 
-    def compact(self) -> FileStatus:
-        """Write the live rows into a new file, next generation of the same identity, and rename it over this one.
+    def fold(self) -> Folding | None:
+        """Return how the small pieces that have gathered become one; None when there are not enough of them."""
+        found = self._ledger.foldable()
+        return None if self._file is None or found is None else Folding(self._place, *found)
 
-        Row ids stay, and those of deleted rows are not used again. Raises StorageFault; afterwards this writer is
-        closed for good and must be opened anew.
+    def compaction(self) -> Compaction | None:
+        """Return how the live rows come into a new file; None when there is none yet.
+
+        Row ids stay, and those of deleted rows are not used again.
         """
-        return self._rewrite(self._ledger.model, None)
+        return None if self._file is None else Compaction(self._place, self._ledger, self._ledger.model)
+
+    def compact(self) -> FileStatus:
+        """Do all of a compaction at once. Raises StorageFault; afterwards this writer is closed for good."""
+        return self._rewrite(self.compaction())
 
     def reembed(self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors]) -> FileStatus:
         """Compact into a file of another model, with what `embed` makes of the encoded records, float32 [n, dim].
 
         Raises what `embed` raises, and StorageFault; the file is then as it was, and this writer closed for good.
         """
-        return self._rewrite(model, embed)
+        return self._rewrite(None if self._file is None else Compaction(self._place, self._ledger, model, embed))
 
-    def _rewrite(self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors] | None) -> FileStatus:
+    def finish(self, rewriting: Rewriting) -> FileStatus:
+        """Put what was prepared in its place, with what was committed meanwhile. No commit may be under way.
+
+        Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
+        """
         self._require_open()
-        if self._file is None:
-            return self._status
         with self._closed_by_failure():
-            found = read_snapshot(self._file, self._path)
-            trajectories = _encoded(found.history.trajectories.values())
-            vectors = found.vectors if embed is None else embed(found.records)
-            self._ledger = self._ledger.successor(model)
-            old = self._file
-            self._file = self._put(Addition(found.rows.tolist(), found.records, vectors, trajectories))
-            old.close()
-            self._status = self._measure()
+            if self._file is None or not isinstance(rewriting, Folding | Compaction):
+                raise TypeError(f"nothing of this file: {type(rewriting).__name__}")
+            self._file, self._ledger = rewriting.finish(self._file, self._ledger)
+            self._take(read_snapshot(self._file, self._path))
         return self._status
 
     def status(self) -> FileStatus:
@@ -183,9 +199,7 @@ class RvfMemoryFile:
             with suppress(StorageFault):
                 self._files.remove_folder(self._path.parent)
 
-    def _put(self, addition: Addition) -> File:
-        """Write a whole new file and return it, open."""
-        return replace_file(self._files, self._path, _temporary(self._path), self._ledger.image(addition))
+    # --- writing ---
 
     def _enter(self, deleted: Sequence[RecordId], entries: Sequence[Entry]) -> range:
         """Mark the rows of what is deleted or replaced, give the new records theirs, and return these."""
@@ -194,22 +208,53 @@ class RvfMemoryFile:
         if ids.stop > MAX_ROW_ID:
             raise StorageFault("row ids are used up", hint="another program wrote a row with an extreme id")
         ledger.next_row = ids.stop
-        ledger.deleted.update(row for record in deleted if (row := self._row_of.pop(record, None)) is not None)
+        self._forget_rows(deleted)
+        self._forget_rows([entry.record.id for entry in entries])
         for row, entry in zip(ids, entries, strict=True):
-            earlier = self._row_of.get(entry.record.id)
+            earlier = self._row_of.get(entry.record.id)  # twice in one batch
             if earlier is not None:
                 ledger.deleted.add(earlier)
+                self._records -= 1
             self._row_of[entry.record.id] = row
+            self._records += 1
         return ids
+
+    def _forget_rows(self, records: Sequence[RecordId]) -> None:
+        """Mark the rows of these records as deleted, if they have one."""
+        deleted = self._ledger.deleted
+        before = len(deleted)
+        rest = [record for record in records if record not in self._row_of]
+        deleted.update(self._row_of.pop(record) for record in {*records} - {*rest})
+        for part in self._parts if rest else ():
+            deleted.update(part.rows_of(rest))
+        self._records -= len(deleted) - before
+
+    def _take(self, snapshot: Snapshot) -> None:
+        """Know what stands where."""
+        self._parts = snapshot.parts
+        self._row_of = dict(zip(snapshot.ids, snapshot.rows.tolist(), strict=True))
+        self._records = len(snapshot.ids) + sum(int(part.alive().sum()) for part in snapshot.parts)
+        self._status = self._measure()
+
+    def _rewrite(self, rewriting: Compaction | None) -> FileStatus:
+        self._require_open()
+        if rewriting is None:
+            return self._status
+        try:
+            with self._closed_by_failure():
+                rewriting.prepare()
+            return self.finish(rewriting)
+        finally:
+            rewriting.abandon()
 
     def _measure(self) -> FileStatus:
         ledger = self._ledger
         return FileStatus(
-            records=len(self._row_of),
+            records=self._records,
             deleted=len(ledger.deleted),
             file_bytes=ledger.size,
-            dead_bytes=ledger.dead_bytes(len(self._row_of)),
-            segments=len(ledger.directory),
+            dead_bytes=ledger.dead_bytes(self._records),
+            segments=ledger.segments,
             commits=ledger.epoch,
             applied_seq=ledger.applied_seq,
             torn_bytes_cut=self._torn_bytes_cut,
@@ -271,11 +316,7 @@ def _described(model: ModelInfo) -> str:
 
 
 def _nothing(model: ModelInfo) -> Contents:
-    return Contents(np.empty((0, model.dim), np.float32), [], [], BEFORE_ALL)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + TEMPORARY_SUFFIX)
+    return Contents((), np.empty((0, model.dim), np.float32), [], [], BEFORE_ALL)
 
 
 def _encoded(trajectories: Iterable[Trajectory]) -> dict[TrajectoryId, bytes]:

@@ -11,7 +11,8 @@ from memoryd.protocol.errors import Damaged
 from memoryd.rvf import format as rvf
 from memoryd.rvf.adjacency import unpack_adjacency
 from memoryd.rvf.reader import find_state
-from memoryd.rvf.records import is_ours, unpack_body
+from memoryd.rvf.records import SEALED, is_ours, unpack_body, unpack_head
+from memoryd.rvf.sealed import read_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -170,6 +171,11 @@ def _manifest(payload: bytes) -> str:
 def _records(payload: bytes) -> str:
     if not is_ours(payload):
         return "of another program"
+    codec, _, _ = unpack_head(payload)
+    if codec == SEALED:
+        head, _ = read_head(memoryview(payload))
+        codes = f"codes of {head.codebook[:12]}" if head.codebook else "no codes"
+        return f"{head.count:,} sealed rows, generation {head.generation}, {codes}"
     body = unpack_body(payload)
     return f"{len(body.records):,} records, generation {body.generation}, events up to {body.applied_seq}"
 

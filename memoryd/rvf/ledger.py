@@ -7,25 +7,47 @@ then closed and read again.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import zip_longest
+from operator import xor
 from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 import numpy as np
 
 from memoryd.protocol.ids import BEFORE_ALL, Seq, TrajectoryId
 from memoryd.rvf import format as rvf
-from memoryd.rvf.records import Body, checksum, pack_body
+from memoryd.rvf.records import Body, pack_body
+from memoryd.rvf.sealed import Place, Rows, SealedPart, pack_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from memoryd.protocol.interfaces import ModelInfo
+    from memoryd.protocol.interfaces import Encoder, ModelInfo
     from memoryd.rvf.format import Identity, Vectors
+    from memoryd.rvf.history import Piece
+    from memoryd.rvf.reader import Entry
+    from memoryd.rvf.sealed import Changes
     from memoryd.rvf.snapshot import Snapshot
 
 # A segment is begun anew behind this much, far below what readers accept (section 9 of the format advises 64 MiB).
+MAX_ROWS: Final = 32_768
 _MAX_VEC_BYTES: Final = 64 << 20
 _MAX_RECORD_BYTES: Final = 16 << 20
+
+# So many commits, or rows in them, are folded into one piece; it is sealed when it has so many rows.
+_FOLD_COMMITS: Final = 64
+_FOLD_ROWS: Final = 1_024
+SEALED_ROWS: Final = 256
+
+# So many sealed pieces of about the same size are folded into a larger one: eight below the first bound, four below the
+# second. So a row is written four times at most, and a million rows stand in about forty pieces.
+_MERGES: Final = ((4_096, 8), (16_384, 4))
+
+# Columns and codes of sealed rows stand at multiples of this; see sealed.py.
+_ALIGNMENT: Final = 64
+
+_Line = tuple[int, int, int, int]  # of the directory: segment id, offset, payload length, type
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +64,27 @@ class Addition:
     dropped: Sequence[TrajectoryId] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A private segment and the vectors that belong to it, which stand behind it."""
+
+    first: int
+    number: int
+    crc: int
+    is_sealed: bool
+    rows: int
+    record_bytes: int
+    trajectory_bytes: int
+    lines: tuple[_Line, ...]
+
+
 @dataclass(slots=True)
 class Ledger:
     """The state of a file between two commits.
 
-    `held` counts the rows with a vector and `recorded` those with a record, deleted ones included; `record_bytes` and
-    `trajectory_bytes` are what their texts took before compression. `deleted` are the held rows that are no longer
-    alive. `next_row` is never given back, so that no id comes to mean another row.
+    `others` are VEC segments that other programs wrote or moved. `held` counts the rows that have a vector, deleted ones
+    included; `deleted` are those of them that are no longer alive. `next_row` and `number`, of the next private segment, are never given back, so that no id comes
+    to mean another row. `trajectory_sizes` are the encoded bytes of those that are kept.
     """
 
     model: ModelInfo
@@ -58,16 +94,13 @@ class Ledger:
     size: int = 0
     next_segment: int = 1
     next_row: int = 0
+    number: int = 0
     applied_seq: Seq = BEFORE_ALL
-    private_segments: int = 0
-    checksum: int = 0
+    units: list[Unit] = field(default_factory=list)
+    others: list[_Line] = field(default_factory=list)
     held: int = 0
-    recorded: int = 0
-    record_bytes: int = 0
-    trajectory_bytes: int = 0
     trajectory_sizes: dict[TrajectoryId, int] = field(default_factory=dict)
     deleted: set[int] = field(default_factory=set)
-    directory: list[tuple[int, int, int, int]] = field(default_factory=list)
     manifest_size: int = 0
 
     @classmethod
@@ -75,9 +108,13 @@ class Ledger:
         """Return the ledger of a file as it was read. `identity` serves when the file names none of its own."""
         state, history = snapshot.state, snapshot.history
         manifest = state.manifest
+        by_offset = {entry.offset: entry for entry in state.of_type(rvf.VEC)}
+        units = [_unit(piece, by_offset) for piece in history.pieces]
+        listed = {line[1] for unit in units for line in unit.lines}
         # An id that holds no vector may not be listed: the reference runtime would count it as one row less.
-        deleted = np.intersect1d(snapshot.held, manifest.deleted)
-        highest = max((int(ids.max()) for ids in (snapshot.held, manifest.deleted) if len(ids)), default=-1)
+        dead = [np.intersect1d(rows, manifest.deleted) for rows in _held(snapshot)]
+        highest = max((int(ids.max()) for ids in (*_held(snapshot), manifest.deleted) if len(ids)), default=-1)
+        # Old manifests, journals and graphs of other programs stay behind.
         return cls(
             model=history.model,
             identity=manifest.identity or identity,
@@ -86,21 +123,17 @@ class Ledger:
             size=state.end,
             next_segment=max(entry.id for entry in (*state.entries, state.segment)) + 1,
             next_row=max(history.next_row, highest + 1),
+            number=history.number + 1,
             applied_seq=history.applied_seq,
-            private_segments=history.segments,
-            checksum=history.checksum,
-            held=manifest.held,
-            recorded=len(history.rows),
-            record_bytes=sum(map(len, history.records)),
-            trajectory_bytes=history.trajectory_bytes,
-            trajectory_sizes=history.trajectory_sizes,
-            deleted=set(deleted.tolist()),
-            # Old manifests, journals and graphs of other programs stay behind.
-            directory=[
+            units=units,
+            others=[
                 (entry.id, entry.offset, entry.length, entry.type)
-                for entry in state.entries
-                if entry.type in (rvf.VEC, rvf.PRIVATE)
+                for entry in by_offset.values()
+                if entry.offset not in listed
             ],
+            held=manifest.held,
+            trajectory_sizes=history.trajectory_sizes,
+            deleted={row for rows in dead for row in rows.tolist()},
             manifest_size=state.segment.size,
         )
 
@@ -115,59 +148,83 @@ class Ledger:
             applied_seq=self.applied_seq,
         )
 
-    def segments(self, addition: Addition) -> Iterator[bytes]:
+    @property
+    def segments(self) -> int:
+        """How many segments the next manifest lists."""
+        return len(self.others) + sum(len(unit.lines) for unit in self.units)
+
+    def commit(self, addition: Addition) -> Iterator[bytes]:
         """Yield the segments that hold all this, and enter them."""
-        max_rows = _MAX_VEC_BYTES // rvf.row_dtype(self.model.dim).itemsize
+        max_rows = min(MAX_ROWS, _MAX_VEC_BYTES // rvf.row_dtype(self.model.dim).itemsize)
         trajectories = list(addition.trajectories.values())
-        cuts = zip_longest(
-            _cuts(addition.records, max_rows), _cuts(trajectories, len(trajectories)), fillvalue=slice(0)
-        )
+        parts = zip_longest(cuts(addition.records, max_rows), cuts(trajectories, len(trajectories)), fillvalue=slice(0))
         dropped = list(addition.dropped)
-        for of_rows, of_trajectories in cuts:
-            ids = list(addition.ids[of_rows])
-            if ids:
-                vectors = addition.vectors[of_rows]
-                yield self._enter(rvf.VEC, rvf.pack_vec(np.array(ids, np.uint64), vectors))
-            body = Body(
-                generation=self.generation,
-                number=self.private_segments,
-                previous=self.checksum,
-                model=self.model,
-                applied_seq=self.applied_seq,
-                next_row=self.next_row,
-                rows=ids,
-                records=list(addition.records[of_rows]),
-                dropped=dropped,
-                trajectories=trajectories[of_trajectories],
+        for of_rows, of_trajectories in parts:
+            rows = Rows(
+                np.array(addition.ids[of_rows], np.uint64), addition.records[of_rows], addition.vectors[of_rows]
             )
-            payload = pack_body(body)
-            yield self._enter(rvf.PRIVATE, payload)
-            self.private_segments += 1
-            self.checksum = checksum(payload)
+            yield from self._log(self.number, self.number, rows, dropped, trajectories[of_trajectories])
+            self.number += 1
             dropped = []
-        self._count(addition)
+        for gone in addition.dropped:
+            self.trajectory_sizes.pop(gone, None)
+        self.trajectory_sizes.update({each: len(encoded) for each, encoded in addition.trajectories.items()})
+
+    def seal(self, rows: Rows, changes: Changes, encoder: Encoder | None) -> Iterator[bytes]:
+        """Yield the segments that hold these rows for good, and enter them."""
+        yield from self._sealed(self.number, self.number, rows, changes, encoder)
+        self.number += 1
+
+    def foldable(self) -> tuple[int, int] | None:
+        """Return the numbers of the first and the last unit that should be folded into one, None when none should."""
+        if self.others:  # vectors that stand elsewhere would be written twice
+            return None
+        tail = [unit for unit in self.units if not unit.is_sealed]
+        if len(tail) > _FOLD_COMMITS or sum(unit.rows for unit in tail) >= _FOLD_ROWS:
+            return tail[0].first, tail[-1].number
+        sealed = [unit for unit in self.units if unit.is_sealed]
+        for below, several in _MERGES:
+            last = sealed[-several:]
+            if len(last) == several and all(unit.rows < below for unit in last):
+                return last[0].first, last[-1].number
+        return None
+
+    def fold(self, first: int, number: int, rows: Rows, changes: Changes, encoder: Encoder | None) -> Iterator[bytes]:
+        """Yield the segments that stand in the place of the units `first` to `number`, and enter them.
+
+        `rows` are those of them that were alive, and `changes` what they said together. What the last commit says must
+        be said again behind it.
+        """
+        at = next(place for place, unit in enumerate(self.units) if unit.first == first)
+        behind = next(place for place, unit in enumerate(self.units) if unit.number == number) + 1
+        later = self.units[behind:]
+        self.held -= sum(unit.rows for unit in self.units[at:behind])
+        del self.units[at:]
+        if len(rows.ids) >= SEALED_ROWS:
+            yield from self._sealed(first, number, rows, changes, encoder)
+        else:
+            yield from self._log(first, number, rows, changes.dropped, changes.trajectories)
+        self.units += later
 
     def manifest(self) -> bytes:
         """Return the manifest that commits everything entered so far, and go on to the next epoch."""
         self.epoch += 1
+        lines = [*self.others, *(line for unit in self.units for line in unit.lines)]
         manifest = rvf.Manifest(
             epoch=self.epoch,
             dim=self.model.dim,
             held=self.held,
-            directory=np.array(self.directory, rvf.ENTRY),
+            directory=np.array(lines, rvf.ENTRY),
             deleted=np.array(sorted(self.deleted), np.uint64),
             identity=self.identity,
         )
-        segment = rvf.pack_segment(rvf.MANIFEST, self.next_segment, rvf.pack_manifest(manifest))
+        payload = rvf.pack_manifest(manifest)
+        payload += bytes(-(self.size + rvf.HEADER_SIZE + len(payload)) % _ALIGNMENT)
+        segment = rvf.pack_segment(rvf.MANIFEST, self.next_segment, payload)
         self.next_segment += 1
         self.size += len(segment)
         self.manifest_size = len(segment)
         return segment
-
-    def image(self, addition: Addition) -> Iterator[bytes]:
-        """Yield a whole file: the segments that hold all this, and the manifest."""
-        yield from self.segments(addition)
-        yield self.manifest()
 
     def dead_bytes(self, live: int) -> int:
         """Return how many bytes the newest state does not need when `live` rows are alive.
@@ -176,32 +233,87 @@ class Ledger:
         hold by its size before compression.
         """
         sizes = {rvf.VEC: 0, rvf.PRIVATE: 0}
-        for _, _, length, kind in self.directory:
+        for _, _, length, kind in (*self.others, *(line for unit in self.units for line in unit.lines)):
             sizes[kind] += rvf.HEADER_SIZE + length
-        texts = _share(self.record_bytes, live, self.recorded) + sum(self.trajectory_sizes.values())
+        record_bytes = sum(unit.record_bytes for unit in self.units)
+        trajectory_bytes = sum(unit.trajectory_bytes for unit in self.units)
+        texts = _share(record_bytes, live, sum(unit.rows for unit in self.units)) + sum(self.trajectory_sizes.values())
         needed = _share(sizes[rvf.VEC], live, self.held)
-        needed += _share(sizes[rvf.PRIVATE], texts, self.record_bytes + self.trajectory_bytes)
+        needed += _share(sizes[rvf.PRIVATE], texts, record_bytes + trajectory_bytes)
         return max(0, self.size - self.manifest_size - needed)
 
-    def _count(self, addition: Addition) -> None:
-        sizes = {trajectory: len(encoded) for trajectory, encoded in addition.trajectories.items()}
-        self.held += len(addition.ids)
-        self.recorded += len(addition.ids)
-        self.record_bytes += sum(map(len, addition.records))
-        self.trajectory_bytes += sum(sizes.values())
-        for dropped in addition.dropped:
-            self.trajectory_sizes.pop(dropped, None)
-        self.trajectory_sizes.update(sizes)
+    def _log(
+        self, first: int, number: int, rows: Rows, dropped: Sequence[TrajectoryId], trajectories: Sequence[bytes]
+    ) -> Iterator[bytes]:
+        body = Body(
+            generation=self.generation,
+            first=first,
+            number=number,
+            others=len(self.units),
+            census=reduce(xor, (unit.crc for unit in self.units), 0),
+            model=self.model,
+            applied_seq=self.applied_seq,
+            next_row=self.next_row,
+            rows=rows.ids.tolist(),
+            records=list(rows.records),
+            dropped=list(dropped),
+            trajectories=list(trajectories),
+        )
+        payload = pack_body(body)
+        vec = rvf.pack_vec(rows.ids, rows.vectors) if len(rows.ids) else b""
+        yield from self._enter(first, number, payload, vec, body, sum(map(len, trajectories)))
 
-    def _enter(self, kind: int, payload: bytes) -> bytes:
-        segment = rvf.pack_segment(kind, self.next_segment, payload)
-        self.directory.append((self.next_segment, self.size, len(payload), kind))
-        self.next_segment += 1
-        self.size += len(segment)
-        return segment
+    def _sealed(
+        self, first: int, number: int, rows: Rows, changes: Changes, encoder: Encoder | None
+    ) -> Iterator[bytes]:
+        vec = rvf.pack_vec(rows.ids, rows.vectors)
+        # The segment stands two bytes behind a multiple of 64, and what comes next at one.
+        vec += bytes(-(2 + rvf.HEADER_SIZE + len(vec)) % _ALIGNMENT)
+        place = Place(self.generation, first, number, self.model)
+        payload = pack_sealed(place, rows, vec, changes, encoder)
+        yield from self._enter(first, number, payload, vec, rows, sum(map(len, changes.trajectories)))
+
+    def _enter(
+        self, first: int, number: int, payload: bytes, vec: bytes, rows: Body | Rows, trajectory_bytes: int
+    ) -> Iterator[bytes]:
+        lines = []
+        for kind, each in ((rvf.PRIVATE, payload), (rvf.VEC, vec)):
+            if each:
+                segment = rvf.pack_segment(kind, self.next_segment, each)
+                lines.append((self.next_segment, self.size, len(each), kind))
+                self.next_segment += 1
+                self.size += len(segment)
+                yield segment
+        count, size = len(rows.records), sum(map(len, rows.records))
+        self.held += count
+        is_sealed = isinstance(rows, Rows)
+        self.units.append(Unit(first, number, crc32(payload), is_sealed, count, size, trajectory_bytes, tuple(lines)))
 
 
-def _cuts(items: Sequence[bytes], most: int) -> Iterator[slice]:
+def _unit(piece: Piece, by_offset: Mapping[int, Entry]) -> Unit:
+    """Return what the ledger keeps of a piece; without the vectors behind it when they were moved."""
+    content, entry = piece.content, piece.entry
+    lines = [(entry.id, entry.offset, entry.length, entry.type)]
+    vec = by_offset.get(entry.offset + entry.size)
+    if isinstance(content, SealedPart):
+        rows, record_bytes, trajectory_bytes = content.count, content.head.text_bytes, content.head.trajectory_bytes
+        is_there = content.vec is not None
+    else:
+        rows, record_bytes = len(content.rows), sum(map(len, content.records))
+        trajectory_bytes = sum(map(len, content.trajectories))
+        is_there = rows > 0
+    if is_there and vec is not None:
+        lines.append((vec.id, vec.offset, vec.length, vec.type))
+    is_sealed = isinstance(content, SealedPart)
+    return Unit(piece.first, piece.number, piece.crc, is_sealed, rows, record_bytes, trajectory_bytes, tuple(lines))
+
+
+def _held(snapshot: Snapshot) -> list[rvf.Ids]:
+    """Return the rows that have a vector."""
+    return [*(part.rows[: part.count] for part in snapshot.parts), snapshot.held]
+
+
+def cuts(items: Sequence[bytes], most: int) -> Iterator[slice]:
     """Yield slices that cover `items`, each with at most `most` of them and not too many bytes; at least one slice."""
     start = size = 0
     for at, item in enumerate(items):

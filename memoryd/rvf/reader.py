@@ -17,7 +17,7 @@ from memoryd.protocol.errors import Damaged
 from memoryd.rvf import format as rvf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from memoryd.files import File
@@ -99,15 +99,14 @@ def read_segment(file: File, path: Path, entry: Entry) -> bytes:
     return payload
 
 
-def read_rows(file: File, path: Path, state: State) -> tuple[Ids, Vectors]:
-    """Return every row the VEC segments hold, deleted ones included, an overwritten one once.
+def read_rows(file: File, path: Path, state: State, segments: Sequence[Entry]) -> tuple[Ids, Vectors]:
+    """Return every row that these VEC segments hold, deleted ones included, an overwritten one once.
 
-    Row ids uint64 [n], ascending, and their vectors float32 [n, dim]. Raises Damaged when a segment does not hold, a
-    vector is not finite, or the manifest counts other rows.
+    Row ids uint64 [n], ascending, and their vectors float32 [n, dim]. Raises Damaged when a segment does not hold, or a
+    vector is not finite.
     """
     dim = state.manifest.dim
     row_size = rvf.row_dtype(dim).itemsize
-    segments = state.of_type(rvf.VEC)
     room = sum(entry.length // row_size for entry in segments)
     ids, vectors = np.empty(room, np.uint64), np.empty((room, dim), np.float32)
     n = 0
@@ -122,10 +121,7 @@ def read_rows(file: File, path: Path, state: State) -> tuple[Ids, Vectors]:
         if not np.isfinite(vectors[n : n + len(found)]).all():
             raise damaged(path, entry.offset, "vector that is not finite")
         n += len(found)
-    ids, vectors = _last_of_each(ids[:n], vectors[:n])
-    if len(ids) != state.manifest.held:
-        raise damaged(path, state.segment.offset, "manifest counts other rows than there are")
-    return ids, vectors
+    return _last_of_each(ids[:n], vectors[:n])
 
 
 def _backwards(data: bytes, limit: int) -> Iterator[int]:

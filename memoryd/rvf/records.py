@@ -1,57 +1,60 @@
-"""The private segment (type 0xF0): texts, trajectories and the cursor that belong to the vectors of a commit.
+"""Records, trajectories and the private segment (type 0xF0) in which a commit writes them.
 
-    0  magic "MEMD"    4  version u16 = 1    6  codec u8    7  mask u8    8  plain length u32    12  body
+    0  magic "MEMD"    4  version u16 = 2    6  codec u8    7  mask u8    8  plain length u32    12  body
 
-The body is a msgpack array, see `Body`, compressed with zlib (codec 1). User text must not be able to carry "SFVR",
-which would look like a segment to every reader that scans for a manifest: when the compressed bytes hold it, each of
+The body is a msgpack array, see `Body`, packed with Zstandard (codec 2; RFC 8878). User text must not be able to carry
+"SFVR", which would look like a segment to every reader that scans for a manifest: when the packed bytes hold it, each of
 them is XORed with the smallest `mask` under which they do not. The head cannot hold it either: its last byte is below
 0x53. Little-endian.
 
 Programs that compact the file keep private segments as they are, in order, also those they should not have seen. So
-each one says which generation of the file it belongs to, its place in it, and the CRC-32 of the payload before it; a
-missing or foreign link shows.
+each one says which generation of the file it belongs to and its number in it, and how many others there were beside it,
+with a sum of their hashes; a missing or foreign one shows.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import msgspec
+import zstandard
 
-from memoryd.protocol.ids import BEFORE_ALL, RecordId, Seq, TrajectoryId
+from memoryd.protocol.ids import Seq, TrajectoryId
 from memoryd.protocol.interfaces import ModelInfo
-from memoryd.protocol.records import MemoryRecord, Trajectory
+from memoryd.protocol.records import Attributes, MemoryRecord, Trajectory
 from memoryd.rvf import format as rvf
-from memoryd.rvf.reader import damaged, read_segment
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from memoryd.files import File
-    from memoryd.rvf.reader import State
 
 MAGIC: Final = b"MEMD"  # part of the file format
-VERSION: Final = 1  # part of the file format
-_ZLIB: Final = 1  # part of the file format
-_HEAD: Final = struct.Struct("<4sHBBI")  # part of the file format
+VERSION: Final = 2  # part of the file format
+LOG: Final = 2  # part of the file format: a body
+SEALED: Final = 3  # part of the file format: see sealed.py
+HEAD: Final = struct.Struct("<4sHBBI")  # part of the file format
 
 # A reader allocates no more than this for one body; a writer begins a new segment long before.
 MAX_BODY: Final = 1 << 27
 
+# Level 1: nearly as small as the default on the texts of agent runs, in half the time.
+_LEVEL: Final = 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
 
 class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What one private segment says; the order of the fields is part of the file format.
+    """What the private segment of a commit says; the order of the fields is part of the file format.
 
-    `rows[i]` is the row id whose vector belongs to `records[i]`. `next_row` is the smallest row id never used.
+    It stands for the private segments `first` to `number`, which are the same unless several commits were folded.
+    `others` counts the other private segments of the state this one was written into, and `census` is the XOR of their
+    hashes. `rows[i]` is the row id whose vector belongs to `records[i]`. `next_row` is the smallest row id never used.
     `dropped` names trajectories that are gone; then `trajectories`, encoded like the records, replace earlier ones.
     """
 
     generation: int
+    first: int
     number: int
-    previous: int
+    others: int
+    census: int
     model: ModelInfo
     applied_seq: Seq
     next_row: int
@@ -61,16 +64,17 @@ class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     trajectories: list[bytes]
 
 
-class _OnlyId(msgspec.Struct, frozen=True):
-    """The one field of a record that a file looks at."""
+class _Named(msgspec.Struct, frozen=True):
+    """The one field of a trajectory that a file looks at."""
 
-    id: RecordId
+    id: TrajectoryId
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Body)
 _record_decoder: Final = msgspec.msgpack.Decoder(MemoryRecord)
-_id_decoder: Final = msgspec.msgpack.Decoder(_OnlyId)
+_attributes_decoder: Final = msgspec.msgpack.Decoder(Attributes)
+_named_decoder: Final = msgspec.msgpack.Decoder(_Named)
 _trajectory_decoder: Final = msgspec.msgpack.Decoder(Trajectory)
 
 
@@ -84,9 +88,14 @@ def decode_record(data: bytes) -> MemoryRecord:
     return _record_decoder.decode(data)
 
 
-def record_id(data: bytes) -> RecordId:
-    """Return the id of an encoded record."""
-    return _id_decoder.decode(data).id
+def attributes_of(data: bytes) -> Attributes:
+    """Return what an encoded record is found and filtered by."""
+    return _attributes_decoder.decode(data)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a moment as columns keep it: microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def encode_trajectory(trajectory: Trajectory) -> bytes:
@@ -94,16 +103,24 @@ def encode_trajectory(trajectory: Trajectory) -> bytes:
     return _encoder.encode(trajectory)
 
 
+def decode_trajectory(data: bytes) -> Trajectory:
+    """Return the trajectory that `encode_trajectory` made `data` of."""
+    return _trajectory_decoder.decode(data)
+
+
+def trajectory_id(data: bytes) -> TrajectoryId:
+    """Return the id of an encoded trajectory."""
+    return _named_decoder.decode(data).id
+
+
 def pack_body(body: Body) -> bytes:
     """Return the payload of a private segment."""
     plain = _encoder.encode(body)
     if len(plain) > MAX_BODY:
         raise ValueError("private segment too long")
-    # Level 1: three times as fast as the default, and a tenth larger, on the texts of agent runs.
-    packed = zlib.compress(plain, 1)
-    # 256 masks cannot all fail: text would need to hold 256 given sequences, most of which are not valid UTF-8.
-    mask = next(mask for mask in range(256) if _masked(rvf.MAGIC, mask) not in packed)
-    return _HEAD.pack(MAGIC, VERSION, _ZLIB, mask, len(plain)) + _masked(packed, mask)
+    packed = pack(plain)
+    mask = mask_for(packed)
+    return HEAD.pack(MAGIC, VERSION, LOG, mask, len(plain)) + masked(packed, mask)
 
 
 def is_ours(payload: bytes) -> bool:
@@ -111,106 +128,58 @@ def is_ours(payload: bytes) -> bool:
     return payload.startswith(MAGIC)
 
 
-def unpack_body(payload: bytes) -> Body:
-    """Return what a private segment of ours says. Raises ValueError."""
-    if len(payload) < _HEAD.size:
+def is_sealed(head: bytes) -> bool:
+    """Whether the first bytes of a private segment say that it is one of ours with sealed rows."""
+    return len(head) >= HEAD.size and is_ours(head) and HEAD.unpack_from(head)[2] == SEALED
+
+
+def unpack_head(payload: bytes) -> tuple[int, int, int]:
+    """Return codec, mask and length of a private segment of ours. Raises ValueError."""
+    if len(payload) < HEAD.size:
         raise ValueError("private segment cut short")
-    _, version, codec, mask, length = _HEAD.unpack_from(payload)
-    if (version, codec) != (VERSION, _ZLIB):
+    _, version, codec, mask, length = HEAD.unpack_from(payload)
+    if version != VERSION or codec not in (LOG, SEALED):
         raise ValueError("private segment of an unknown version")
-    if length > MAX_BODY:
-        raise ValueError("private segment too long")
-    unpacker = zlib.decompressobj()
+    return codec, mask, length
+
+
+def unpack_body(payload: bytes) -> Body:
+    """Return what the private segment of a commit says. Raises ValueError."""
+    codec, mask, length = unpack_head(payload)
+    if codec != LOG:
+        raise ValueError("private segment of another kind")
     try:
-        plain = unpacker.decompress(_masked(payload[_HEAD.size :], mask), length + 1)
-        if len(plain) != length or not unpacker.eof or unpacker.unused_data:
-            raise ValueError("private segment of another length than it says")
-        body = _decoder.decode(plain)
-    except (zlib.error, msgspec.MsgspecError) as error:
+        body = _decoder.decode(unpack(masked(payload[HEAD.size :], mask), length))
+    except msgspec.MsgspecError as error:
         raise ValueError(f"private segment cannot be decoded ({type(error).__name__})") from error
     if len(body.rows) != len(body.records) or any(a >= b for a, b in zip(body.rows, body.rows[1:], strict=False)):
         raise ValueError("rows and records of a private segment do not belong together")
     return body
 
 
-def checksum(payload: bytes) -> int:
-    """Return the CRC-32 by which the next private segment refers to this one."""
-    return zlib.crc32(payload)
+def pack(plain: bytes) -> bytes:
+    """Return `plain` as a Zstandard frame that says how long it is."""
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
 
 
-@dataclass(slots=True)
-class History:
-    """What all private segments of the newest generation say together.
-
-    `rows`, `ids` and `records` belong together, by ascending row id. `segments` counts the private segments of the
-    generation, `checksum` is that of the last one. `trajectory_sizes` are the encoded bytes of those that are kept,
-    `trajectory_bytes` those of all that were ever written. `stale` lists the offsets of segments of older generations.
-    """
-
-    model: ModelInfo
-    generation: int
-    segments: int = 0
-    checksum: int = 0
-    applied_seq: Seq = BEFORE_ALL
-    next_row: int = 0
-    rows: list[int] = field(default_factory=list)
-    ids: list[RecordId] = field(default_factory=list)
-    records: list[bytes] = field(default_factory=list)
-    trajectories: dict[TrajectoryId, Trajectory] = field(default_factory=dict)
-    trajectory_sizes: dict[TrajectoryId, int] = field(default_factory=dict)
-    trajectory_bytes: int = 0
-    stale: list[int] = field(default_factory=list)
-
-
-def read_history(file: File, path: Path, state: State) -> History:
-    """Read every private segment the state lists. Raises Damaged when one does not hold or a link is missing."""
-    found: list[tuple[Body, int, int]] = []
-    for entry in state.of_type(rvf.PRIVATE):
-        payload = read_segment(file, path, entry)
-        if not is_ours(payload):
-            continue
-        try:
-            found.append((unpack_body(payload), checksum(payload), entry.offset))
-        except ValueError as error:
-            raise damaged(path, entry.offset, str(error)) from error
-    if not found:
-        raise damaged(path, state.segment.offset, "no records of memoryd")
-    generation = max(body.generation for body, _, _ in found)
-    history = History(found[0][0].model, generation)
-    for body, crc, offset in sorted(found, key=lambda item: item[0].number):
-        if body.generation != generation:
-            history.stale.append(offset)
-            continue
-        _link(history, body, path, offset)
-        history.checksum = crc
-    return history
-
-
-def _link(history: History, body: Body, path: Path, offset: int) -> None:
-    """Add the next segment of the chain to `history`. Raises Damaged when it is not the next one."""
-    if (body.number, body.previous) != (history.segments, history.checksum):
-        raise damaged(path, offset, "broken chain of private segments")
-    if body.rows and (body.rows[0] <= (history.rows or [-1])[-1] or body.rows[-1] >= body.next_row):
-        raise damaged(path, offset, "row ids out of order")
-    history.model = body.model
-    history.segments += 1
-    history.applied_seq = body.applied_seq
-    history.next_row = body.next_row
-    history.rows += body.rows
-    history.records += body.records
+def unpack(packed: bytes, length: int) -> bytes:
+    """Return the `length` bytes in a Zstandard frame; nothing is allocated before it says the same. Raises ValueError."""
+    if length > MAX_BODY:
+        raise ValueError("private segment too long")
     try:
-        history.ids += [record_id(record) for record in body.records]
-        trajectories = [_trajectory_decoder.decode(trajectory) for trajectory in body.trajectories]
-    except msgspec.MsgspecError as error:
-        raise damaged(path, offset, "a record or trajectory cannot be decoded") from error
-    for trajectory in body.dropped:
-        history.trajectories.pop(trajectory, None)
-        history.trajectory_sizes.pop(trajectory, None)
-    for kept, encoded in zip(trajectories, body.trajectories, strict=True):
-        history.trajectories[kept.id] = kept
-        history.trajectory_sizes[kept.id] = len(encoded)
-        history.trajectory_bytes += len(encoded)
+        if zstandard.frame_content_size(packed) != length:
+            raise ValueError("private segment of another length than it says")
+        return zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"private segment cannot be unpacked ({error})") from error
 
 
-def _masked(data: bytes, mask: int) -> bytes:
+def mask_for(data: bytes) -> int:
+    """Return the smallest byte under which `data` holds no magic of a segment."""
+    # 256 masks cannot all fail: text would need to hold 256 given sequences, most of which are not valid UTF-8.
+    return next(mask for mask in range(256) if masked(rvf.MAGIC, mask) not in data)
+
+
+def masked(data: bytes, mask: int) -> bytes:
+    """Return `data` with each byte XORed; the same again gives it back."""
     return data.translate(bytes(value ^ mask for value in range(256))) if mask else data

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from memoryd.clock import Clock
     from memoryd.files import FileSystem
     from memoryd.protocol.ids import UserId
-    from memoryd.protocol.interfaces import Contents, Finding, MemoryIndex, ModelInfo
+    from memoryd.protocol.interfaces import Contents, Encoder, Finding, MemoryIndex, ModelInfo
     from memoryd.protocol.records import MemoryRecord
 
 FILE_NAME: Final = "memory.rvf"
@@ -30,7 +30,8 @@ LOCK_NAME: Final = "memory.rvf.lock"
 class RvfMemoryStore:
     """A `MemoryStore` below the folder `root`.
 
-    `make_index` builds the searchable half from what a file holds. `random_bytes` makes the names of files and
+    `make_index` builds the searchable half from what a file holds; `encoder` makes the codes it reads there.
+    `random_bytes` makes the names of files and
     writers.
     """
 
@@ -41,6 +42,7 @@ class RvfMemoryStore:
         files: FileSystem,
         clock: Clock,
         make_index: Callable[[Contents], MemoryIndex],
+        encoder: Encoder | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._root = root
@@ -48,6 +50,7 @@ class RvfMemoryStore:
         self._files = files
         self._clock = clock
         self._make_index = make_index
+        self._encoder = encoder
         self._random_bytes = random_bytes
 
     def users(self) -> Iterator[UserId]:
@@ -71,7 +74,9 @@ class RvfMemoryStore:
         path = self._path(user)
         lock = self._lock(user)
         try:
-            file, contents = RvfMemoryFile.open(self._files, path, self._model, lock, self._random_bytes(16))
+            file, contents = RvfMemoryFile.open(
+                self._files, path, self._model, lock, self._random_bytes(16), self._encoder
+            )
         except BaseException:
             lock.abandon()
             raise

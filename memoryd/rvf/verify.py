@@ -11,16 +11,20 @@ from memoryd.protocol.errors import Damaged, ModelMismatch, StorageFault
 from memoryd.protocol.interfaces import Finding
 from memoryd.rvf import format as rvf
 from memoryd.rvf.file import UNIT_TOLERANCE, require_model
-from memoryd.rvf.reader import find_state, read_rows, read_segment
-from memoryd.rvf.records import decode_record, read_history
+from memoryd.rvf.reader import find_state, read_segment
+from memoryd.rvf.records import decode_record
+from memoryd.rvf.sealed import agrees
+from memoryd.rvf.snapshot import read_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from memoryd.files import File
     from memoryd.protocol.interfaces import ModelInfo
     from memoryd.rvf.reader import State
+    from memoryd.rvf.sealed import SealedPart
+    from memoryd.rvf.snapshot import Snapshot
 
 _RESTORE: Final = "restore the file from a copy"
 
@@ -66,26 +70,52 @@ def _segments(file: File, path: Path, state: State) -> Iterator[Finding]:
 def _agreement(file: File, path: Path, state: State, model: ModelInfo) -> Iterator[Finding]:
     """Check that segments which are sound each for itself also agree."""
     try:
-        history = read_history(file, path, state)
-        held, vectors = read_rows(file, path, state)
+        found = read_snapshot(file, path)
+        for part in found.parts:
+            part.check()
+        sealed = [(part, part.vectors(slice(0, part.count))) for part in found.parts]
     except Damaged as error:
         yield _finding(error)
         return
+    history, at = found.history, state.segment.offset
     try:
         require_model(history.model, model, path.parent.name)
     except ModelMismatch as error:
         yield _finding(error)
     for offset in history.stale:
-        yield Finding("private segment of an older generation", offset, "compaction removes it")
-    at = state.segment.offset
-    recorded = np.array(history.rows, np.uint64)
-    if unknown := int(np.isin(held, recorded, invert=True).sum()):
+        yield Finding("private segment that another one stands for", offset, "compaction removes it")
+    yield from _foreign(found)
+    for vectors in (found.vectors, *(vectors for _, vectors in sealed)):
+        if crooked := int((np.abs(np.linalg.norm(vectors, axis=1) - 1.0) > UNIT_TOLERANCE).sum()):
+            yield Finding(f"{crooked} vectors that are not of unit length", at, "another program wrote them")
+    for part, _ in sealed:
+        yield from _sealed(part)
+    yield from _readable(zip(found.rows.tolist(), found.records, strict=True), at)
+
+
+def _foreign(found: Snapshot) -> Iterator[Finding]:
+    """Tell what another program did to the file."""
+    at, recorded = found.state.segment.offset, found.recorded
+    if found.is_moved:
+        yield Finding("vectors were moved away from their rows", at, "another program did; compaction puts them back")
+    if unknown := int(np.isin(found.held, recorded, invert=True).sum()):
         yield Finding(f"{unknown} vectors without a record", at, "another program wrote them; compaction removes them")
-    if lost := int(np.isin(recorded, held, invert=True).sum()):
+    if lost := int(np.isin(recorded, found.held, invert=True).sum()):
         yield Finding(f"{lost} records without a vector", at, "another program deleted them; compaction removes them")
-    if crooked := int((np.abs(np.linalg.norm(vectors, axis=1) - 1.0) > UNIT_TOLERANCE).sum()):
-        yield Finding(f"{crooked} vectors that are not of unit length", at, "another program wrote them")
-    for row, record in zip(history.rows, history.records, strict=True):
+
+
+def _sealed(part: SealedPart) -> Iterator[Finding]:
+    """Check that the columns say what the records say."""
+    at = part.private.offset
+    records = part.records()
+    broken = list(_readable(zip(part.rows[: part.count].tolist(), records, strict=True), at))
+    yield from broken
+    if not broken and not agrees(part, records):
+        yield Finding("columns of sealed rows differ from their records", at, "compaction writes them anew")
+
+
+def _readable(records: Iterable[tuple[int, bytes]], at: int) -> Iterator[Finding]:
+    for row, record in records:
         try:
             decode_record(record)
         except msgspec.MsgspecError:

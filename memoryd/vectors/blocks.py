@@ -1,4 +1,7 @@
-"""Rows of vectors in blocks that never move: growing copies nothing, and what a reader looks at stays where it is."""
+"""Rows of vectors in blocks that never move: growing copies nothing, and what a reader looks at stays where it is.
+
+The first blocks may stand in a file; what is looked at in them is copied.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from memoryd.protocol.interfaces import Vectors
+    from memoryd.protocol.interfaces import SealedRows, Vectors
     from memoryd.vectors.exact import Rows
 
 # A block is as large as all before it, within these bounds. From 4 MiB on numpy would ask for huge pages, and the kernel
@@ -18,59 +21,76 @@ if TYPE_CHECKING:
 _LEAST_ROWS: Final = 64
 _MOST_BYTES: Final = 3 << 20
 
+_COPIED: Final = 4_096  # rows of a file that are copied together
+
 
 class Blocks:
     """float32 [rows, dim], added to behind the last row by one writer; readers look no further than rows they know of."""
 
-    def __init__(self, vectors: Vectors) -> None:
-        """Begin with these rows, which are taken over and not copied."""
-        self.rows = len(vectors)
+    def __init__(self, vectors: Vectors, sealed: Sequence[SealedRows] = ()) -> None:
+        """Begin with `sealed` rows and these behind them, which are taken over and not copied."""
         self.dim: Final[int] = vectors.shape[1]
-        self._blocks = [np.require(vectors, np.float32, "C")]
+        self._blocks: list[Vectors | SealedRows] = [*sealed, np.require(vectors, np.float32, "C")]
         self._first = [0]  # row of each block
+        for part in sealed:
+            self._first.append(self._first[-1] + part.slots)
+        self._mapped = self._first[-1]
+        self.rows = self._mapped + len(vectors)
 
     def add(self, vectors: Vectors) -> None:
         """Append float32 [n, dim]."""
         while len(vectors):
-            used = self.rows - self._first[-1]
-            if used == len(self._blocks[-1]):
-                rows = min(max(_LEAST_ROWS, self.rows), _MOST_BYTES // self.bytes_of(1))
-                self._blocks.append(np.empty((rows, self.dim), np.float32))
+            last, used = self._blocks[-1], self.rows - self._first[-1]
+            if not isinstance(last, np.ndarray) or used == len(last):
+                rows = min(max(_LEAST_ROWS, self.rows - self._mapped), _MOST_BYTES // self.bytes_of(1))
+                last, used = np.empty((rows, self.dim), np.float32), 0
+                self._blocks.append(last)
                 self._first.append(self.rows)
-                used = 0
-            part = vectors[: len(self._blocks[-1]) - used]
-            self._blocks[-1][used : used + len(part)] = part
+            part = vectors[: len(last) - used]
+            last[used : used + len(part)] = part
             self.rows += len(part)
             vectors = vectors[len(part) :]
 
     def parts(self, first: int, behind: int) -> Iterator[tuple[int, Vectors]]:
         """Yield the rows from `first` up to `behind` piece by piece, each with the number of its first row."""
         for start, block in zip(self._first, self._blocks, strict=False):  # the writer may append meanwhile
-            lowest, highest = max(first, start), min(behind, start + len(block))
-            if lowest < highest:
-                yield lowest, block[lowest - start : highest - start]
+            lowest, highest = max(first, start), min(behind, start + _length(block))
+            if isinstance(block, np.ndarray):
+                if lowest < highest:
+                    yield lowest, block[lowest - start : highest - start]
+                continue
+            for at in range(lowest, highest, _COPIED):
+                yield at, block.vectors(slice(at - start, min(at + _COPIED, highest) - start))
 
     def row(self, row: int) -> Vectors:
         """Return one row, float32 [dim]."""
-        place = bisect_right(self._first, row) - 1
-        found: Vectors = self._blocks[place][row - self._first[place]]
+        found: Vectors = self.take(np.array([row]))[0]
         return found
 
     def take(self, rows: Rows) -> Vectors:
         """Return a copy of these rows, int64 [m] ascending, as float32 [m, dim]."""
         taken = np.empty((len(rows), self.dim), np.float32)
-        done = 0
-        for start, block in zip(self._first, self._blocks, strict=False):
-            behind = int(np.searchsorted(rows, start + len(block)))
-            taken[done:behind] = block[rows[done:behind] - start]
-            done = behind
+        done = bisect_right(self._first, int(rows[0])) - 1 if len(rows) else 0
+        at = 0
+        for start, block in zip(self._first[done:], self._blocks[done:], strict=False):
+            behind = int(np.searchsorted(rows, start + _length(block)))
+            if behind > at:
+                chosen = rows[at:behind] - start
+                taken[at:behind] = block[chosen] if isinstance(block, np.ndarray) else block.vectors(chosen)
+            at = behind
+            if at == len(rows):
+                break
         return taken
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes of the rows that are there; the room behind them has no pages yet."""
-        return self.bytes_of(self.rows)
+        """Bytes of the rows in memory; the room behind them has no pages yet."""
+        return self.bytes_of(self.rows - self._mapped)
 
     def bytes_of(self, rows: int) -> int:
         """Return how many bytes so many rows take."""
         return 4 * rows * self.dim
+
+
+def _length(block: Vectors | SealedRows) -> int:
+    return len(block) if isinstance(block, np.ndarray) else block.slots

@@ -6,6 +6,7 @@ André et al., "Quicker ADC" (2018), as in faiss. Codes alone rank badly: what t
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +14,17 @@ import faiss
 import numpy as np
 
 from memoryd.protocol.errors import ModelUnavailable
+from memoryd.vectors.exact import best_of
 from memoryd.vectors.sealed import Sealed
 
 if TYPE_CHECKING:
-    from memoryd.protocol.interfaces import Vectors
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from memoryd.protocol.interfaces import SealedRows, Vectors
     from memoryd.vectors.blocks import Blocks
+    from memoryd.vectors.exact import Rows, Scores
 
 _BITS: Final = 4
 _CENTROIDS: Final = 1 << _BITS
@@ -39,6 +46,7 @@ class Codebook:
             raise ValueError(f"not a codebook: {centroids.shape}")
         self.centroids: Final = np.require(centroids, np.float32, "C")
         self.dim: Final[int] = subvectors * _SUBVECTOR
+        self.sha256: Final = hashlib.sha256(self.centroids.tobytes()).hexdigest()
 
     @classmethod
     def train(cls, vectors: Vectors) -> Codebook:
@@ -71,7 +79,24 @@ class Codebook:
         """Write a file of numpy's format (NEP 1)."""
         np.save(path, self.centroids)
 
-    def empty(self) -> faiss.Index:
+    def encode(self, vectors: Vectors) -> bytes:
+        """Return the codes of float32 [n, dim] as they are searched, n a multiple of 32: dim / 6 bytes a row."""
+        index = self.empty()
+        index.add(np.ascontiguousarray(vectors, np.float32))
+        codes: bytes = faiss.AlignedTable_to_array(index.codes)[: len(vectors) * self.dim // 6].tobytes()
+        return codes
+
+    def holding(self, codes: Sequence[NDArray[np.uint8]]) -> faiss.IndexPQFastScan:
+        """Return an index of the rows that `encode` made these codes of, one after the other."""
+        index = self.empty()
+        together = np.concatenate(codes)
+        index.codes.resize(len(together))
+        faiss.memcpy(index.codes.get(), faiss.swig_ptr(together), len(together))
+        index.ntotal = len(together) * 6 // self.dim
+        index.ntotal2 = index.ntotal  # type: ignore[attr-defined] # rows with padding; the stubs do not know it
+        return index
+
+    def empty(self) -> faiss.IndexPQFastScan:
         """Return an index of these codes without rows."""
         index = faiss.IndexPQFastScan(self.dim, self.dim // _SUBVECTOR, _BITS, faiss.METRIC_INNER_PRODUCT)
         faiss.copy_array_to_vector(self.centroids.ravel(), index.pq.centroids)
@@ -92,7 +117,31 @@ class Codes(Sealed):
         """Encode the first `rows` rows: 9 us a row."""
         return cls.filled(codebook.empty(), vectors, rows)
 
+    @classmethod
+    def loaded(cls, codebook: Codebook, sealed: Sequence[SealedRows]) -> Codes:
+        """Take the codes of sealed rows, one after the other: a copy. Raises Damaged."""
+        return cls(codebook.holding([part.codes for part in sealed]))
+
     @property
     def resident_bytes(self) -> int:
         padded = -(-self.rows // _PADDING) * _PADDING
         return padded * (self._index.d // _SUBVECTOR) * _BITS // 8
+
+
+class MappedCodes:
+    """The codes of sealed rows where they stand in the file: each part is copied for one search, and none stays."""
+
+    def __init__(self, codebook: Codebook, sealed: Sequence[SealedRows]) -> None:
+        self._codebook = codebook
+        self._sealed = sealed
+        self.rows: Final = sum(part.slots for part in sealed)
+        self.resident_bytes: Final = 0
+
+    def nearest(self, query: Vectors, n: int) -> tuple[Scores, Rows]:
+        """Return what `Codes.nearest` would. Raises Damaged."""
+        found, start = [], 0
+        for part in self._sealed:
+            scores, rows = Codes.loaded(self._codebook, [part]).nearest(query, n)
+            found.append((scores, start + rows))
+            start += part.slots
+        return best_of(found, n)

@@ -9,12 +9,13 @@ the graph answers only without a filter, for not too many rows, and unless hidde
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 import numpy as np
 
 from memoryd.protocol.interfaces import Hit, Hits
 from memoryd.protocol.records import ANY
-from memoryd.vectors.codes import Codes
+from memoryd.vectors.codes import Codes, MappedCodes
 from memoryd.vectors.exact import best_of, nearest, nearest_alive
 from memoryd.vectors.graph import MOST_WANTED, Graph
 from memoryd.vectors.table import HIDDEN, Table
@@ -59,38 +60,38 @@ class VectorIndex:
 
     def __init__(self, contents: Contents, codebook: Codebook | None = None, *, graph_above: int = GRAPH_ABOVE) -> None:
         """Begin with `contents`. Without a codebook of the model there are no codes, and a graph is built earlier."""
-        self._table = Table(contents.records, contents.vectors)
         self._codebook = codebook
-        self._codes: Codes | None = None
         self._graph_above = graph_above if codebook else min(graph_above, GRAPH_WITHOUT_CODES_ABOVE)
-        self._graph: Graph | None = None
+        self._retired: WeakSet[Table] = WeakSet()  # tables that a view may still look at
+        self._begin(Table(contents))
 
     def add(self, records: Sequence[bytes], vectors: Vectors) -> None:
         self._table.add(records, vectors)
 
     def discard(self, ids: Sequence[RecordId]) -> None:
-        self._table.discard(ids)
+        for table in (self._table, *self._retired):
+            table.discard(ids)
 
     def __contains__(self, record: RecordId) -> bool:
-        return record in self._table.row_of
+        return self._table.find(record) is not None
 
     def __len__(self) -> int:
-        return len(self._table.row_of)
+        return self._table.live
 
     def get(self, record: RecordId) -> tuple[bytes, Vectors] | None:
-        row = self._table.row_of.get(record)
-        return None if row is None else (self._table.records[row], self._table.vectors.row(row))
+        row = self._table.find(record)
+        return None if row is None else (self._table.record(row), self._table.vectors.row(row))
 
     def select(self, where: MemoryFilter, before: datetime | None = None) -> Sequence[RecordId]:
-        mask = self._table.passing(where, self._table.rows, before)
-        return [self._table.ids[row] for row in np.flatnonzero(mask)]
+        table = self._table
+        return table.ids(np.flatnonzero(table.passing(where, table.rows, before)))
 
     def page(self, after: int, limit: int) -> tuple[Sequence[bytes], Vectors, int | None]:
         table = self._table
         rows = after + np.flatnonzero(table.alive(table.rows)[after:])
         chosen = rows[:limit]
         following = int(rows[limit]) if len(rows) > limit else None
-        return [table.records[row] for row in chosen], table.vectors.take(chosen), following
+        return [table.record(row) for row in chosen.tolist()], table.vectors.take(chosen), following
 
     def view(self) -> View:
         return View(self._table, self._table.rows, self._codes, self._graph)
@@ -100,6 +101,15 @@ class VectorIndex:
         sealed = (part.resident_bytes for part in (self._codes, self._graph) if part is not None)
         return self._table.resident_bytes + sum(sealed)
 
+    def rebased(self, contents: Contents) -> Callable[[], None]:
+        table = Table(contents)
+
+        def swap() -> None:
+            self._retired.add(self._table)
+            self._begin(table)
+
+        return swap
+
     def wants_sealing(self) -> bool:
         return self._codes_want_sealing() or self._graph_wants_sealing()
 
@@ -108,9 +118,18 @@ class VectorIndex:
             return self._seal_codes(self._codebook)
         return self._seal_graph()
 
+    def _begin(self, table: Table) -> None:
+        self._table = table
+        self._graph: Graph | None = None
+        self._codes: Codes | MappedCodes | None = None
+        has_codes = self._codebook is not None and all(part.codebook == self._codebook.sha256 for part in table.sealed)
+        if has_codes and self._codebook is not None and table.mapped > EXACT_ROWS:
+            self._codes = MappedCodes(self._codebook, table.sealed)
+
     def _codes_want_sealing(self) -> bool:
         sealed = self._codes.rows if self._codes else 0
-        return self._codebook is not None and self._table.rows - sealed > EXACT_ROWS
+        is_mapped = isinstance(self._codes, MappedCodes)
+        return self._codebook is not None and (is_mapped or self._table.rows - sealed > EXACT_ROWS)
 
     def _graph_wants_sealing(self) -> bool:
         sealed = self._graph.rows if self._graph else 0
@@ -118,20 +137,28 @@ class VectorIndex:
         return self._table.rows > self._graph_above and tail > max(_TAIL_ROWS, _TAIL_SHARE * sealed)
 
     def _seal_codes(self, codebook: Codebook) -> Callable[[], None]:
-        rows, vectors = self._table.rows, self._table.vectors
-        codes = self._codes.extended(vectors, rows) if self._codes else Codes.over(codebook, vectors, rows)
+        table, known = self._table, self._codes
+        rows, vectors = table.rows, table.vectors
+        if isinstance(known, MappedCodes):
+            known = Codes.loaded(codebook, table.sealed)
+        if known is None or rows - known.rows > EXACT_ROWS:
+            known = known.extended(vectors, rows) if known else Codes.over(codebook, vectors, rows)
+        codes = known
 
         def swap() -> None:
-            self._codes = codes
+            if self._table is table:  # otherwise its rows have other numbers now
+                self._codes = codes
 
         return swap
 
     def _seal_graph(self) -> Callable[[], None]:
-        rows, vectors = self._table.rows, self._table.vectors
+        table = self._table
+        rows, vectors = table.rows, table.vectors
         graph = self._graph.extended(vectors, rows) if self._graph else Graph.over(vectors, rows)
 
         def swap() -> None:
-            self._graph = graph
+            if self._table is table:
+                self._graph = graph
 
         return swap
 
@@ -139,7 +166,7 @@ class VectorIndex:
 class View:
     """The rows there were at one moment, and the codes and the graph of the first of them."""
 
-    def __init__(self, table: Table, rows: int, codes: Codes | None, graph: Graph | None) -> None:
+    def __init__(self, table: Table, rows: int, codes: Codes | MappedCodes | None, graph: Graph | None) -> None:
         self._table = table
         self._rows = rows
         self._codes = codes
@@ -158,19 +185,20 @@ class View:
         if self._graph is not None and where == ANY and (found := _by_graph(self._graph, query, vectors, mask, k)):
             return self._hits(found, "hnsw")
         if self._codes is not None and np.count_nonzero(mask) > max(EXACT_ROWS, _EXACT_SHARE * self._rows):
-            return self._hits(_by_codes(self._codes, query, vectors, mask, k), "codes")
+            path = "mapped" if isinstance(self._codes, MappedCodes) else "codes"
+            return self._hits(_by_codes(self._codes, query, vectors, mask, k), path)
         return self._hits(nearest_alive(query, vectors, 0, mask, k), "exact")
 
     def _hits(self, found: tuple[Scores, Rows], path: str) -> Hits:
         """Return hits with cosines; a row that was hidden since it was found is left out."""
         scores, rows = found
-        records = self._table.records
+        record = self._table.record
         cosines = np.clip(scores, -1.0, 1.0).tolist()
-        hits = ((records[row], score) for row, score in zip(rows.tolist(), cosines, strict=True))
+        hits = ((record(row), score) for row, score in zip(rows.tolist(), cosines, strict=True))
         return Hits([Hit(record, score) for record, score in hits if record != HIDDEN], path)
 
 
-def _by_codes(codes: Codes, query: Vectors, vectors: Blocks, mask: Mask, k: int) -> tuple[Scores, Rows]:
+def _by_codes(codes: Codes | MappedCodes, query: Vectors, vectors: Blocks, mask: Mask, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of the rows that `mask` marks, among the best by their codes and the exact tail."""
     passes = mask[: codes.rows]
     passing = int(np.count_nonzero(passes))
@@ -190,7 +218,9 @@ def _by_codes(codes: Codes, query: Vectors, vectors: Blocks, mask: Mask, k: int)
     return best_of(((scores, rows[near]), nearest_alive(query, vectors, codes.rows, mask[codes.rows :], k)), k)
 
 
-def _candidates(codes: Codes, query: Vectors, passes: Mask, passing: int, wanted: int) -> tuple[Scores, Rows]:
+def _candidates(
+    codes: Codes | MappedCodes, query: Vectors, passes: Mask, passing: int, wanted: int
+) -> tuple[Scores, Rows]:
     """Return the `wanted` best by their codes of the `passing` rows that `passes` marks, best first, with these scores.
 
     The codes rank all rows, so with a filter their list is made longer until it holds enough that pass.

@@ -1,28 +1,29 @@
 """The rows of one user: vectors, encoded records, and the columns that filters look at.
 
-Rows are only ever added behind the last one or hidden. The vectors stand in blocks that never move; columns that are full
-are copied to a larger array and replaced, never changed where a reader may look. So a reader that knows a number of rows
-needs no lock.
+The first rows may stand in a file, sealed; then come those in memory. Rows are only ever added behind the last one or
+hidden. The vectors stand in blocks that never move; columns that are full are copied to a larger array and replaced, never
+changed where a reader may look. So a reader that knows a number of rows needs no lock.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
 
-from memoryd.protocol.ids import RecordId
-from memoryd.protocol.records import MemoryKind, MemorySource
+from memoryd.protocol.records import Attributes, MemoryKind, MemorySource
 from memoryd.vectors.blocks import Blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from memoryd.protocol.interfaces import Vectors
+    from memoryd.protocol.ids import RecordId
+    from memoryd.protocol.interfaces import Contents, SealedRows, Vectors
     from memoryd.protocol.records import MemoryFilter
 
     Mask = NDArray[np.bool_]  # [n]
@@ -36,26 +37,14 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 _COLUMNS: Final = np.dtype(
-    [("time_us", np.int64), ("session", np.int32), ("kind", np.uint8), ("source", np.uint8), ("is_alive", np.bool_)],
-    align=True,
+    [("time_us", np.int64), ("session", np.int32), ("kind", np.uint8), ("source", np.uint8)], align=True
 )
 
 # What CPython 3.11 spends on a row besides vector, columns and text: the id as str (75), the bytes object around the
 # record (33), two list slots, and a dict entry with its share of empty slots (about 100).
 _ROW_OVERHEAD: Final = 224
 
-
-class _Columns(msgspec.Struct, frozen=True):
-    """The fields of a record that are filtered by."""
-
-    id: RecordId
-    kind: MemoryKind
-    source: MemorySource
-    timestamp: datetime
-    session_id: str = ""
-
-
-_decoder: Final = msgspec.msgpack.Decoder(_Columns)
+_decoder: Final = msgspec.msgpack.Decoder(Attributes)
 
 
 class Table:
@@ -64,90 +53,173 @@ class Table:
     `vectors` are of unit length.
     """
 
-    def __init__(self, records: Sequence[bytes], vectors: Vectors) -> None:
-        """Begin with these rows. The array is taken over, not copied."""
-        self.vectors = Blocks(vectors)
-        self.columns = np.zeros(len(vectors), _COLUMNS)
-        self.records: list[bytes] = []
-        self.ids: list[RecordId] = []
-        self.row_of: dict[RecordId, int] = {}
-        self.rows = 0
+    def __init__(self, contents: Contents) -> None:
+        """Begin with these rows. The array is taken over, not copied. Raises Damaged."""
+        self.sealed: Final = tuple(contents.sealed)
+        self.vectors = Blocks(contents.vectors, self.sealed)
+        self._first = [0]  # row of each sealed part, and of the first row in memory
+        for part in self.sealed:
+            self._first.append(self._first[-1] + part.slots)
+        self.mapped: Final = self._first[-1]
+        self._columns = np.zeros(len(contents.vectors), _COLUMNS)
+        self._alive = np.concatenate([*(part.alive() for part in self.sealed), np.zeros(len(contents.vectors), bool)])
+        self._records: list[bytes] = []
+        self._ids: list[RecordId] = []
+        self._row_of: dict[RecordId, int] = {}  # of the live rows in memory
+        self.rows = self.mapped
+        self.live = int(np.count_nonzero(self._alive))
         self._sessions: dict[str, int] = {}
         self._text_bytes = 0
-        self._enter(records, [_decoder.decode(record) for record in records])
+        self._enter(contents.records, [_decoder.decode(record) for record in contents.records])
 
     def add(self, records: Sequence[bytes], vectors: Vectors) -> None:
         """Append rows. One whose id is there already takes the place of the earlier one, which is hidden."""
         decoded = [_decoder.decode(record) for record in records]
         self._make_room(self.rows + len(records))
+        self._hide_sealed([one.id for one in decoded])
         self.vectors.add(vectors)
         self._enter(records, decoded)
 
-    def discard(self, ids: Iterable[RecordId]) -> None:
+    def discard(self, ids: Sequence[RecordId]) -> None:
         """Hide rows from every reader and drop their texts; unknown ids do nothing."""
         for record in ids:
-            row = self.row_of.pop(record, None)
+            row = self._row_of.pop(record, None)
             if row is not None:
                 self._hide(row)
+        self._hide_sealed(ids)
+
+    def find(self, record: RecordId) -> int | None:
+        """Return the row of a record that is alive."""
+        row = self._row_of.get(record)
+        if row is not None:
+            return row
+        return next((row for row in self._sealed_rows([record]) if self._alive[row]), None)
+
+    def record(self, row: int) -> bytes:
+        """Return the encoded record in a row; HIDDEN when it was discarded."""
+        if not self._alive[row]:
+            return HIDDEN
+        if row >= self.mapped:
+            return self._records[row - self.mapped]
+        part, start = self._part_of(row)
+        return part.record(row - start)
+
+    def ids(self, rows: Rows) -> list[RecordId]:
+        """Return the ids of the records in these rows, int64 [m] ascending."""
+        found: list[RecordId] = []
+        for part, start, behind in self._parts():
+            chosen = rows[np.searchsorted(rows, start) : np.searchsorted(rows, behind)]
+            if len(chosen):
+                ids = part.ids()
+                found += [ids[row] for row in (chosen - start).tolist()]
+        in_memory = rows[np.searchsorted(rows, self.mapped) :] - self.mapped
+        return found + [self._ids[row] for row in in_memory.tolist()]
 
     def alive(self, rows: int) -> Mask:
         """Return which of the first `rows` are not hidden, as of now."""
-        return self.columns["is_alive"][:rows].copy()
+        return self._alive[:rows].copy()
 
     def passing(self, where: MemoryFilter, rows: int, before: datetime | None = None) -> Mask:
         """Return which of the first `rows` are alive, pass `where`, and are older than `before`."""
-        columns = self.columns[:rows]
-        mask = columns["is_alive"].copy()
+        mask = self.alive(rows)
+        since = None if where.since is None else _microseconds(where.since)
+        until = None if before is None else _microseconds(before)
+        for part, start, behind in self._parts():
+            if start < rows:
+                _narrow_sealed(mask[start:behind], part, where, since, until)
+        columns, rest = self._columns[: rows - self.mapped], mask[self.mapped :]
         if where.kinds:
-            mask &= np.isin(columns["kind"], [_KINDS[kind] for kind in where.kinds])
+            rest &= np.isin(columns["kind"], [_KINDS[kind] for kind in where.kinds])
         if where.sources:
-            mask &= np.isin(columns["source"], [_SOURCES[source] for source in where.sources])
-        if where.since is not None:
-            mask &= columns["time_us"] >= _microseconds(where.since)
-        if before is not None:
-            mask &= columns["time_us"] < _microseconds(before)
+            rest &= np.isin(columns["source"], [_SOURCES[source] for source in where.sources])
+        if since is not None:
+            rest &= columns["time_us"] >= since
+        if until is not None:
+            rest &= columns["time_us"] < until
         if where.session_id is not None:
-            mask &= columns["session"] == self._sessions.get(where.session_id, -1)
+            rest &= columns["session"] == self._sessions.get(where.session_id, -1)
         return mask
 
     @property
     def resident_bytes(self) -> int:
         sessions = sum(len(session) + 150 for session in self._sessions)
-        held = self.vectors.resident_bytes + self.columns.nbytes + self._text_bytes
-        return held + self.rows * _ROW_OVERHEAD + sessions
+        held = self.vectors.resident_bytes + self._columns.nbytes + self._alive.nbytes + self._text_bytes
+        return held + len(self._records) * _ROW_OVERHEAD + sessions
 
-    def _enter(self, records: Sequence[bytes], decoded: Sequence[_Columns]) -> None:
+    def _enter(self, records: Sequence[bytes], decoded: Sequence[Attributes]) -> None:
         """Fill the columns of rows whose vectors stand in place already, then let readers see them."""
         first, behind = self.rows, self.rows + len(records)
-        columns = self.columns[first:behind]
+        columns = self._columns[first - self.mapped : behind - self.mapped]
         columns["time_us"] = [_microseconds(one.timestamp) for one in decoded]
         columns["session"] = [self._sessions.setdefault(one.session_id, len(self._sessions)) for one in decoded]
         columns["kind"] = [_KINDS[one.kind] for one in decoded]
         columns["source"] = [_SOURCES[one.source] for one in decoded]
-        columns["is_alive"] = True
-        self.records += records
-        self.ids += [one.id for one in decoded]
+        self._alive[first:behind] = True
+        self._records += records
+        self._ids += [one.id for one in decoded]
         self._text_bytes += sum(map(len, records))
-        for row in range(first, behind):
-            earlier = self.row_of.get(self.ids[row])
+        self.live += len(records)
+        for row, one in enumerate(decoded, first):
+            earlier = self._row_of.get(one.id)
             if earlier is not None:
                 self._hide(earlier)
-            self.row_of[self.ids[row]] = row
+            self._row_of[one.id] = row
         self.rows = behind
 
     def _hide(self, row: int) -> None:
-        self.columns["is_alive"][row] = False
-        self._text_bytes -= len(self.records[row])
-        self.records[row] = HIDDEN
+        self._alive[row] = False
+        self.live -= 1
+        if row >= self.mapped:
+            self._text_bytes -= len(self._records[row - self.mapped])
+            self._records[row - self.mapped] = HIDDEN
+
+    def _hide_sealed(self, ids: Sequence[RecordId]) -> None:
+        for row in self._sealed_rows(ids):
+            if self._alive[row]:
+                self._hide(row)
+
+    def _sealed_rows(self, ids: Sequence[RecordId]) -> Iterator[int]:
+        """Yield the sealed rows of these records, hidden ones too."""
+        for part, start, _ in self._parts():
+            yield from (start + part.find(ids)).tolist()
+
+    def _parts(self) -> Iterator[tuple[SealedRows, int, int]]:
+        """Yield each sealed part with its first row and the row behind its last."""
+        for part, (start, behind) in zip(self.sealed, pairwise(self._first), strict=True):
+            yield part, start, behind
+
+    def _part_of(self, row: int) -> tuple[SealedRows, int]:
+        return next((part, start) for part, start, behind in self._parts() if row < behind)
 
     def _make_room(self, rows: int) -> None:
-        capacity = len(self.columns)
+        capacity = self.mapped + len(self._columns)
         if rows <= capacity:
             return
         # Half as much again: each row is copied three times at most on average, and a third of the room is spare.
-        columns = np.zeros(max(rows, capacity + capacity // 2), _COLUMNS)
-        columns[: self.rows] = self.columns[: self.rows]
-        self.columns = columns
+        more = max(rows - self.mapped, len(self._columns) + len(self._columns) // 2)
+        columns, alive = np.zeros(more, _COLUMNS), np.zeros(self.mapped + more, bool)
+        columns[: self.rows - self.mapped] = self._columns[: self.rows - self.mapped]
+        alive[: self.rows] = self._alive[: self.rows]
+        self._columns, self._alive = columns, alive
+
+
+def _narrow_sealed(mask: Mask, part: SealedRows, where: MemoryFilter, since: int | None, until: int | None) -> None:
+    """Leave in `mask` what passes; looks at those columns only that the filter names."""
+    if where.kinds:
+        mask &= np.isin(part.kind, _numbers(part.kinds, where.kinds))
+    if where.sources:
+        mask &= np.isin(part.source, _numbers(part.sources, where.sources))
+    if since is not None:
+        mask &= part.time_us >= since
+    if until is not None:
+        mask &= part.time_us < until
+    if where.session_id is not None:
+        mask &= np.isin(part.session, _numbers(part.sessions, (where.session_id,)))
+
+
+def _numbers(names: Sequence[str], wanted: Iterable[str]) -> list[int]:
+    among = set(wanted)
+    return [number for number, name in enumerate(names) if name in among]
 
 
 def _microseconds(moment: datetime) -> int:

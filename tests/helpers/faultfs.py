@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from memoryd.files import File
+    from memoryd.files import File, Mapping
 
 
 class Crash(BaseException):
@@ -234,6 +234,10 @@ class _FaultFile:
         self._count("read")
         return bytes(self._inode.content[offset : offset + length])
 
+    def map(self) -> Mapping:
+        self._count("map")
+        return _FaultMapping(memoryview(bytes(self._inode.content)))
+
     def append(self, data: bytes) -> None:
         assert self._writable
         self._count("append", torn=lambda: self._write(data[: len(data) // 2]))
@@ -290,6 +294,19 @@ class _FaultFile:
         at = len(self._inode.content) if offset is None else offset
         self._inode.pending.append((at, data))
         self._inode.content[at : at + len(data)] = data
+
+
+@dataclass(slots=True)
+class _FaultMapping:
+    """What the file held when it was mapped; its writer never changes what is there, it appends."""
+
+    data: memoryview
+
+    def will_need(self, offset: int, length: int) -> None:
+        assert 0 <= offset <= offset + length <= len(self.data)
+
+    def is_scattered(self, offset: int, length: int) -> None:
+        assert 0 <= offset <= offset + length <= len(self.data)
 
 
 def _fault(number: int, operation: str, path: Path) -> StorageFault:

@@ -97,9 +97,13 @@ class Expected:
     @classmethod
     def of(cls, contents: Contents) -> Expected:
         """Return what was read from a file."""
-        rows = zip(map(decode_record, contents.records), contents.vectors, strict=True)
+        rows = []
+        for part in contents.sealed:
+            alive = np.flatnonzero(part.alive())
+            rows += [(part.record(int(slot)), vector) for slot, vector in zip(alive, part.vectors(alive), strict=True)]
+        rows += zip(contents.records, contents.vectors, strict=True)
         return cls(
-            tuple((found, vector.tobytes()) for found, vector in rows),
+            tuple((decode_record(found), vector.tobytes()) for found, vector in rows),
             frozenset((one.id, one.quality) for one in contents.trajectories),
             contents.applied_seq,
         )

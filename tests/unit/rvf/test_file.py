@@ -15,7 +15,7 @@ from memoryd.protocol.interfaces import Batch, Entry, ModelInfo
 from memoryd.rvf import format as rvf
 from memoryd.rvf import ledger
 from memoryd.rvf.reader import find_state, read_rows
-from memoryd.rvf.records import read_history
+from memoryd.rvf.snapshot import read_snapshot
 from tests.helpers.faultfs import FaultDisk
 from tests.helpers.memories import (
     FILE,
@@ -35,6 +35,7 @@ from tests.helpers.memories import (
 if TYPE_CHECKING:
     from memoryd.protocol.interfaces import MemoryFile
     from memoryd.rvf.reader import State
+    from memoryd.rvf.snapshot import Snapshot
 
 
 @pytest.fixture
@@ -53,8 +54,13 @@ def state_of(disk: FaultDisk) -> State:
 
 
 def row_ids(disk: FaultDisk) -> list[int]:
-    ids, _ = read_rows(disk.open(FILE, writable=False), FILE, state_of(disk))
+    state = state_of(disk)
+    ids, _ = read_rows(disk.open(FILE, writable=False), FILE, state, state.of_type(rvf.VEC))
     return [int(row) for row in ids]
+
+
+def snapshot(disk: FaultDisk) -> Snapshot:
+    return read_snapshot(disk.open(FILE, writable=False), FILE)
 
 
 batches = st.lists(
@@ -138,7 +144,7 @@ def test_a_manifest_lists_no_older_manifest_and_deleted_rows_in_order(disk: Faul
 
     state = state_of(disk)
 
-    assert [entry.type for entry in state.entries] == [rvf.VEC, rvf.PRIVATE, rvf.PRIVATE, rvf.PRIVATE]
+    assert [entry.type for entry in state.entries] == [rvf.PRIVATE, rvf.VEC, rvf.PRIVATE, rvf.PRIVATE]
     assert state.manifest.deleted.tolist() == [0, 2]
     assert (state.manifest.held, state.manifest.epoch, state.manifest.metric) == (3, 3, rvf.COSINE)
 
@@ -153,7 +159,7 @@ def test_compaction_keeps_the_identity_and_begins_a_generation(disk: FaultDisk) 
     after = state_of(disk)
     assert after.manifest.identity == before.manifest.identity == rvf.Identity(bytes(range(16)))
     assert after.manifest.epoch == before.manifest.epoch + 1
-    assert read_history(disk.open(FILE, writable=False), FILE, after).generation == 2
+    assert snapshot(disk).history.generation == 2
 
 
 def test_a_deleted_text_and_its_vector_are_gone_after_compaction(disk: FaultDisk) -> None:
@@ -167,7 +173,7 @@ def test_a_deleted_text_and_its_vector_are_gone_after_compaction(disk: FaultDisk
 
     assert secret.vector.tobytes() not in disk.content(FILE)
     assert (status.records, status.deleted, status.dead_bytes) == (1, 0, 0)
-    assert len(read_history(disk.open(FILE, writable=False), FILE, state_of(disk)).records) == 1
+    assert len(snapshot(disk).records) == 1
 
 
 def test_dead_bytes_tell_what_compaction_would_win(disk: FaultDisk) -> None:

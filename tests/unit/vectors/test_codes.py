@@ -46,7 +46,7 @@ def codebook() -> Codebook:
 
 def index_of(n: int) -> VectorIndex:
     records = [encode_record(record(number)) for number in range(n)]
-    return VectorIndex(Contents(rows()[:n], records, (), BEFORE_ALL), codebook())
+    return VectorIndex(Contents((), rows()[:n], records, (), BEFORE_ALL), codebook())
 
 
 def found(index: VectorIndex, query: Vectors, k: int = 10, where: MemoryFilter = ANY) -> tuple[str, list[int]]:
@@ -164,7 +164,7 @@ def test_of_many_equal_rows_the_earliest_are_found(index: VectorIndex) -> None:
     """They have one code, so the codes alone could give any of them."""
     repeated = np.repeat(rows()[:20], 300, axis=0)[np.random.default_rng(6).permutation(6000)]
     records = [encode_record(record(number)) for number in range(6000)]
-    index = VectorIndex(Contents(repeated, records, (), BEFORE_ALL), codebook())
+    index = VectorIndex(Contents((), repeated, records, (), BEFORE_ALL), codebook())
     index.seal()()
 
     for query in rows()[:40]:

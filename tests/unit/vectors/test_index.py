@@ -41,7 +41,9 @@ def vectors_of(numbers: Sequence[int]) -> Vectors:
 
 
 def index_of(numbers: Sequence[int], *, graph_above: int = index_module.GRAPH_ABOVE) -> VectorIndex:
-    return VectorIndex(Contents(vectors_of(numbers), encoded(numbers), (), BEFORE_ALL), None, graph_above=graph_above)
+    return VectorIndex(
+        Contents((), vectors_of(numbers), encoded(numbers), (), BEFORE_ALL), None, graph_above=graph_above
+    )
 
 
 def numbers_of(hits: Hits) -> list[int]:
@@ -81,7 +83,7 @@ def test_rows_are_found_by_their_cosine_wherever_they_came_from() -> None:
 
 def test_a_score_is_a_cosine_even_where_rounding_says_more() -> None:
     row = np.full((1, DIM), 0.25, np.float32) * np.float32(1.0000004)
-    index = VectorIndex(Contents(row.copy(), encoded([1]), (), BEFORE_ALL), None)
+    index = VectorIndex(Contents((), row.copy(), encoded([1]), (), BEFORE_ALL), None)
 
     assert [hit.score for hit in index.view().search(row[0], k=1, where=ANY).hits] == [1.0]
     assert [hit.score for hit in index.view().search(-row[0], k=1, where=ANY).hits] == [-1.0]
@@ -206,7 +208,7 @@ def test_hidden_rows_make_room_for_the_next_best(hidden: int) -> None:
 
 def test_a_user_with_one_memory_costs_little() -> None:
     vector = units(1, dim=384)
-    index = VectorIndex(Contents(vector, encoded([1]), (), BEFORE_ALL), None)
+    index = VectorIndex(Contents((), vector, encoded([1]), (), BEFORE_ALL), None)
 
     assert index.resident_bytes < 4096
 

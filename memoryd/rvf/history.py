@@ -1,0 +1,182 @@
+"""What the private segments of a file say together.
+
+A segment counts when it is of the newest generation and no sealed one stands in its place. The newest commit knows how
+many others there must be, and the XOR of their hashes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import xor
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from memoryd.rvf import format as rvf
+from memoryd.rvf.reader import damaged, read_segment
+from memoryd.rvf.records import (
+    HEAD,
+    Body,
+    attributes_of,
+    decode_trajectory,
+    is_ours,
+    is_sealed,
+    unpack_body,
+)
+from memoryd.rvf.sealed import Changes, Head, SealedPart
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from memoryd.files import File, Mapping
+    from memoryd.protocol.ids import RecordId, Seq, TrajectoryId
+    from memoryd.protocol.interfaces import ModelInfo
+    from memoryd.protocol.records import Trajectory
+    from memoryd.rvf.reader import Entry, State
+
+_CRC: Final = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One private segment that counts: a commit, or sealed rows in the place of several."""
+
+    entry: Entry
+    crc: int
+    content: Body | SealedPart
+
+    @property
+    def generation(self) -> int:
+        return self._says.generation
+
+    @property
+    def first(self) -> int:
+        return self._says.first
+
+    @property
+    def number(self) -> int:
+        return self._says.number
+
+    @property
+    def _says(self) -> Body | Head:
+        return self.content if isinstance(self.content, Body) else self.content.head
+
+    def changes(self) -> Changes:
+        """Return what became of trajectories. Raises Damaged."""
+        if isinstance(self.content, Body):
+            return Changes(self.content.dropped, self.content.trajectories)
+        return self.content.changes()
+
+
+@dataclass(slots=True)
+class History:
+    """What all pieces say together; `pieces` in their order, `stale` the offsets of segments that do not count.
+
+    `rows`, `ids` and `records` are those of commits, by ascending row id. `trajectory_sizes` are the encoded bytes of
+    the trajectories that are kept, `trajectory_bytes` those of all that are in the pieces.
+    """
+
+    pieces: list[Piece]
+    stale: list[int]
+    model: ModelInfo
+    generation: int
+    number: int
+    applied_seq: Seq
+    next_row: int
+    rows: list[int] = field(default_factory=list)
+    ids: list[RecordId] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
+    trajectories: dict[TrajectoryId, Trajectory] = field(default_factory=dict)
+    trajectory_sizes: dict[TrajectoryId, int] = field(default_factory=dict)
+    trajectory_bytes: int = 0
+
+    @property
+    def parts(self) -> list[SealedPart]:
+        """The pieces that are sealed rows."""
+        return [piece.content for piece in self.pieces if isinstance(piece.content, SealedPart)]
+
+
+def read_history(file: File, mapping: Mapping, path: Path, state: State) -> History:
+    """Read the private segments that the state lists; of sealed ones the head only. Raises Damaged."""
+    read = (_piece(file, mapping, path, entry) for entry in state.of_type(rvf.PRIVATE))
+    found = [piece for piece in read if piece is not None]
+    generation = max((piece.generation for piece in found), default=0)
+    newest = [piece for piece in found if piece.generation == generation]
+    pieces = [piece for piece in newest if not _is_replaced(piece, newest)]
+    pieces.sort(key=lambda piece: piece.number)
+    if not pieces or not isinstance(last := pieces[-1].content, Body):
+        raise damaged(path, state.segment.offset, "no records of memoryd")
+    _count(pieces, last, path)
+    counted = {piece.entry.offset for piece in pieces}
+    history = History(
+        pieces=pieces,
+        stale=[piece.entry.offset for piece in found if piece.entry.offset not in counted],
+        model=last.model,
+        generation=generation,
+        number=last.number,
+        applied_seq=last.applied_seq,
+        next_row=last.next_row,
+    )
+    for piece in pieces:
+        _add(history, piece, path)
+    return history
+
+
+def _piece(file: File, mapping: Mapping, path: Path, entry: Entry) -> Piece | None:
+    """Read one private segment, None when it is another program's. Raises Damaged."""
+    try:
+        header = rvf.unpack_header(bytes(mapping.data[entry.offset : entry.offset + rvf.HEADER_SIZE]))
+        (crc,) = _CRC.unpack_from(header.hash)
+        at = entry.offset + rvf.HEADER_SIZE
+        if not is_sealed(bytes(mapping.data[at : at + HEAD.size])):
+            payload = read_segment(file, path, entry)
+            return Piece(entry, crc, unpack_body(payload)) if is_ours(payload) else None
+    except ValueError as error:
+        raise damaged(path, entry.offset, str(error)) from error
+    if (header.type, header.length) != (entry.type, entry.length):
+        raise damaged(path, entry.offset, "segment differs from its directory entry")
+    return Piece(entry, crc, SealedPart(path, mapping, entry))
+
+
+def _is_replaced(piece: Piece, others: list[Piece]) -> bool:
+    """Whether another stands in the place of this piece, which some program has brought back."""
+    return any(
+        other.first <= piece.first
+        and piece.number <= other.number
+        and (other.first, other.number) != (piece.first, piece.number)
+        for other in others
+    )
+
+
+def _count(pieces: list[Piece], last: Body, path: Path) -> None:
+    """Raise Damaged unless the other pieces are those that the newest commit knew."""
+    others = pieces[:-1]
+    census = reduce(xor, (piece.crc for piece in others), 0)
+    if (len(others), census) != (last.others, last.census):
+        raise damaged(path, pieces[-1].entry.offset, "private segments are missing, or not of this file")
+
+
+def _add(history: History, piece: Piece, path: Path) -> None:
+    offset = piece.entry.offset
+    body = piece.content
+    if isinstance(body, Body):
+        if body.rows and (body.rows[0] <= (history.rows or [-1])[-1] or body.rows[-1] >= body.next_row):
+            raise damaged(path, offset, "row ids out of order")
+        history.rows += body.rows
+        history.records += body.records
+    changes = piece.changes()
+    try:
+        if isinstance(body, Body):
+            history.ids += [attributes_of(record).id for record in body.records]
+        trajectories = [decode_trajectory(trajectory) for trajectory in changes.trajectories]
+    except msgspec.MsgspecError as error:
+        raise damaged(path, offset, "a record or trajectory cannot be decoded") from error
+    for trajectory in changes.dropped:
+        history.trajectories.pop(trajectory, None)
+        history.trajectory_sizes.pop(trajectory, None)
+    for kept, encoded in zip(trajectories, changes.trajectories, strict=True):
+        history.trajectories[kept.id] = kept
+        history.trajectory_sizes[kept.id] = len(encoded)
+        history.trajectory_bytes += len(encoded)

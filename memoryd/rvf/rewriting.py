@@ -1,0 +1,233 @@
+"""How rows move to another place of a file, or into a new one, while commits go on.
+
+`prepare` takes long, reads through a descriptor of its own, and may run beside commits; `finish` is quick, and runs
+between two of them. What was committed meanwhile is added then.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from memoryd.rvf import format as rvf
+from memoryd.rvf.ledger import MAX_ROWS, SEALED_ROWS, Addition, Ledger, cuts
+from memoryd.rvf.records import Body, encode_trajectory, trajectory_id
+from memoryd.rvf.sealed import Changes, Rows, SealedPart
+from memoryd.rvf.snapshot import read_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from memoryd.files import File, FileSystem
+    from memoryd.protocol.ids import TrajectoryId
+    from memoryd.protocol.interfaces import Encoder, ModelInfo, Vectors
+    from memoryd.rvf.format import Ids
+    from memoryd.rvf.history import Piece
+    from memoryd.rvf.snapshot import Snapshot
+
+    Embed = Callable[[Sequence[bytes]], Vectors]
+
+TEMPORARY_SUFFIX: Final = ".compact.tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file and what its rows are written with."""
+
+    files: FileSystem
+    path: Path
+    encoder: Encoder | None
+
+    @property
+    def temporary(self) -> Path:
+        return self.path.with_name(self.path.name + TEMPORARY_SUFFIX)
+
+    @contextmanager
+    def reading(self) -> Iterator[File]:
+        """Open the file once more, for reading."""
+        file = self.files.open(self.path, writable=False)
+        try:
+            yield file
+        finally:
+            file.close()
+
+
+class Folding:
+    """The units `first` to `number` become one, at the end of the same file."""
+
+    def __init__(self, place: Place, first: int, number: int) -> None:
+        self._place = place
+        self._first = first
+        self._number = number
+
+    def prepare(self) -> None:
+        with self._place.reading() as file:
+            found = read_snapshot(file, self._place.path)
+        pieces = [p for p in found.history.pieces if self._first <= p.first and p.number <= self._number]
+        self._rows = _joined([*_sources(found, pieces)], found.history.model.dim)
+        self._changes = _changes(pieces)
+        held = np.concatenate([_ids(piece) for piece in pieces])
+        self._gone = set(np.setdiff1d(held, self._rows.ids).tolist())
+
+    def finish(self, file: File, ledger: Ledger) -> tuple[File, Ledger]:
+        segments = [*ledger.fold(self._first, self._number, self._rows, self._changes, self._place.encoder)]
+        segments += ledger.commit(_addition(ledger.model.dim))
+        ledger.deleted -= self._gone
+        append(file, ledger, segments)
+        return file, ledger
+
+    def abandon(self) -> None:
+        """Nothing was written."""
+
+
+class Compaction:
+    """The live rows go into a new file, next generation of the same identity, which takes the place of the old one."""
+
+    def __init__(self, place: Place, ledger: Ledger, model: ModelInfo, embed: Embed | None = None) -> None:
+        """Begin the successor of `ledger`, with the vectors of another `model` if `embed` makes them of records."""
+        self._place = place
+        self._ledger = ledger.successor(model)
+        self._embed = embed
+        self._file: File | None = None
+        self._written: list[Ids] = []
+
+    def prepare(self) -> None:
+        self._place.files.unlink(self._place.temporary)
+        with self._place.reading() as file:
+            found = self._found = read_snapshot(file, self._place.path)
+        new = self._file = self._place.files.create(self._place.temporary)
+        for rows in _grouped(_sources(found, found.history.pieces), found.history.model.dim):
+            for segment in self._segments(rows if self._embed is None else _embedded(rows, self._embed)):
+                new.append(segment)
+            self._written.append(rows.ids)
+        trajectories = {each.id: encode_trajectory(each) for each in found.history.trajectories.values()}
+        for segment in self._ledger.commit(_addition(self._ledger.model.dim, trajectories=trajectories)):
+            new.append(segment)
+        new.sync()
+
+    def finish(self, file: File, ledger: Ledger) -> tuple[File, Ledger]:
+        place, successor, new = self._place, self._ledger, self._file
+        if new is None:
+            raise ValueError("a compaction that was not prepared")
+        successor.next_row, successor.applied_seq, successor.epoch = ledger.next_row, ledger.applied_seq, ledger.epoch
+        self._catch_up(file, new)
+        rows = np.concatenate([*self._written, rvf.NO_ROWS])
+        successor.deleted = set(np.intersect1d(rows, np.fromiter(ledger.deleted, np.uint64)).tolist())
+        new.append(successor.manifest())
+        new.sync()
+        place.files.rename(place.temporary, place.path)
+        place.files.sync_folder(place.path.parent)
+        self._file = None
+        file.close()
+        return new, successor
+
+    def abandon(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _segments(self, rows: Rows) -> Iterator[bytes]:
+        if len(rows.ids) >= SEALED_ROWS:
+            return self._ledger.seal(rows, Changes([], []), self._place.encoder)
+        return self._ledger.commit(_addition(self._ledger.model.dim, rows))
+
+    def _catch_up(self, old: File, new: File) -> None:
+        """Write once more what was committed since; the last commit also says how far the events were applied."""
+        seen = self._found.history.number
+        since = read_snapshot(old, self._place.path)
+        dim = self._ledger.model.dim
+        for piece in since.history.pieces:
+            if piece.number > seen:
+                changes = _changes([piece])
+                trajectories = {trajectory_id(each): each for each in changes.trajectories}
+                rows = _joined([*_sources(since, [piece])], dim)
+                for segment in self._ledger.commit(_addition(dim, rows, trajectories, changes.dropped)):
+                    new.append(segment)
+
+
+def append(file: File, ledger: Ledger, segments: Iterable[bytes]) -> None:
+    """Append segments, sync, append the manifest that makes them visible, sync."""
+    file.append(b"".join(segments))
+    file.sync()
+    file.append(ledger.manifest())
+    file.sync()
+
+
+def _sources(found: Snapshot, pieces: Sequence[Piece]) -> Iterator[Rows]:
+    """Yield the live rows of these pieces, in order."""
+    mapped = {id(part) for part in found.parts}
+    for piece in pieces:
+        if isinstance(piece.content, SealedPart) and id(piece.content) in mapped:
+            yield _live(piece.content)
+            continue
+        chosen = np.flatnonzero(np.isin(found.rows, _ids(piece)))
+        records = [found.records[row] for row in chosen]
+        for cut in cuts(records, MAX_ROWS):
+            if len(records[cut]):
+                yield Rows(found.rows[chosen[cut]], records[cut], found.vectors[chosen[cut]])
+
+
+def _live(part: SealedPart) -> Rows:
+    slots = np.flatnonzero(part.alive())
+    records = part.records()
+    return Rows(part.rows[slots], [records[slot] for slot in slots], part.vectors(slots))
+
+
+def _ids(piece: Piece) -> Ids:
+    """Return the row ids of a piece, deleted ones too."""
+    if isinstance(piece.content, Body):
+        return np.array(piece.content.rows, np.uint64)
+    return piece.content.rows[: piece.content.count]
+
+
+def _grouped(sources: Iterable[Rows], dim: int) -> Iterator[Rows]:
+    """Join sources as long as they do not become more than one piece should hold."""
+    group: list[Rows] = []
+    for rows in sources:
+        if group and sum(len(each.ids) for each in group) + len(rows.ids) > MAX_ROWS:
+            yield _joined(group, dim)
+            group = []
+        group.append(rows)
+    if group:
+        yield _joined(group, dim)
+
+
+def _joined(sources: Sequence[Rows], dim: int) -> Rows:
+    if len(sources) == 1:
+        return sources[0]
+    return Rows(
+        np.concatenate([rvf.NO_ROWS, *(rows.ids for rows in sources)]),
+        [record for rows in sources for record in rows.records],
+        np.concatenate([np.empty((0, dim), np.float32), *(rows.vectors for rows in sources)]),
+    )
+
+
+def _embedded(rows: Rows, embed: Embed) -> Rows:
+    return Rows(rows.ids, rows.records, embed(rows.records))
+
+
+def _changes(pieces: Sequence[Piece]) -> Changes:
+    """Return what these pieces say of trajectories, one after the other."""
+    dropped: dict[TrajectoryId, None] = {}
+    kept: dict[TrajectoryId, bytes] = {}
+    for piece in pieces:
+        changes = piece.changes()
+        for gone in changes.dropped:
+            kept.pop(gone, None)
+            dropped[gone] = None
+        kept.update({trajectory_id(each): each for each in changes.trajectories})
+    return Changes(list(dropped), list(kept.values()))
+
+
+def _addition(
+    dim: int,
+    rows: Rows | None = None,
+    trajectories: dict[TrajectoryId, bytes] | None = None,
+    dropped: Sequence[TrajectoryId] = (),
+) -> Addition:
+    found = rows or Rows(rvf.NO_ROWS, [], np.empty((0, dim), np.float32))
+    return Addition(found.ids.tolist(), found.records, found.vectors, trajectories or {}, dropped)

@@ -1,0 +1,520 @@
+"""Sealed rows: a private segment with everything but the vectors of many rows, to be mapped and read in place.
+
+    payload   "MEMD" | version u16 | codec u8 | mask u8 | head length u32 | XXH3 of the head u64 | head | zeros | sections
+
+The head is a msgpack array that says where each section stands, and its XXH3. Sections stand at multiples of 64 bytes;
+a column has one number for each slot. The VEC segment with the vectors follows at once, and the head knows its hash.
+Texts stand in blocks of about 8 KiB, packed with Zstandard (RFC 8878), each with its XXH3; so has every vector, since
+the hash of a VEC segment covers all of them. A payload that happens to hold the magic of a segment is masked behind its
+first 12 bytes, and then read instead of mapped.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+import xxhash
+
+from memoryd.protocol.ids import RecordId, TrajectoryId, record_key, record_of_key
+from memoryd.protocol.interfaces import ModelInfo
+from memoryd.rvf import format as rvf
+from memoryd.rvf.reader import Entry, damaged
+from memoryd.rvf.records import (
+    HEAD,
+    MAGIC,
+    SEALED,
+    VERSION,
+    attributes_of,
+    mask_for,
+    masked,
+    microseconds,
+    pack,
+    unpack,
+    unpack_head,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from memoryd.files import Mapping
+    from memoryd.protocol.interfaces import Encoder, Vectors
+    from memoryd.rvf.format import Ids
+
+GROUP: Final = 32  # slots come in groups of so many, as they are searched
+_ALIGNMENT: Final = 64
+_BEFORE_VECTORS: Final = 2  # a VEC segment that begins so far behind a multiple of 64 has its numbers at multiples of 4
+_BLOCK: Final = 8 << 10  # bytes of text that are packed together: 10 us to unpack
+_CHECKED_ROWS: Final = 1_024  # are copied together to be checked
+_FETCHED: Final = 1_024  # rows that are fetched one by one; more of them are read in order anyway
+_SUM: Final = struct.Struct("<Q")  # part of the file format
+_TEXT_BLOCK: Final = np.dtype([("plain", "<u8"), ("packed", "<u8"), ("sum", "<u8")])  # part of the file format
+
+# Part of the file format: the sections in their order, and the type of a number in a column.
+_COLUMNS: Final[dict[str, DTypeLike]] = {
+    "rows": "<u8",
+    "sums": "<u8",
+    "keys": "<u8",  # two for each record: the halves of its id of 128 bits, the higher one first
+    "time_us": "<i8",
+    "ends": "<u4",
+    "session": "<u4",
+    "kind": "u1",
+    "source": "u1",
+}
+_OTHERS: Final = ("codes", "trajectories", "blocks", "texts")
+
+
+class Section(msgspec.Struct, frozen=True, array_like=True):
+    """Where bytes stand in the payload, and their XXH3; that of the texts is 0, since each block has its own."""
+
+    offset: int
+    length: int
+    sum: int
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What a sealed segment is; the order of the fields is part of the file format.
+
+    It stands for the private segments `first` to `number`. `kinds`, `sources` and `sessions` are what the numbers in
+    those columns mean. `text_bytes` and `trajectory_bytes` are lengths before packing.
+    """
+
+    generation: int
+    first: int
+    number: int
+    model: ModelInfo
+    count: int
+    last_row: int
+    codebook: str
+    vec_hash: bytes
+    kinds: list[str]
+    sources: list[str]
+    sessions: list[str]
+    text_bytes: int
+    trajectory_bytes: int
+    sections: list[Section]
+
+
+class Changes(msgspec.Struct, frozen=True, array_like=True):
+    """What became of trajectories in the commits a sealed segment stands for."""
+
+    dropped: list[TrajectoryId]
+    trajectories: list[bytes]
+
+
+_head_decoder: Final = msgspec.msgpack.Decoder(Head)
+_changes_decoder: Final = msgspec.msgpack.Decoder(Changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows to be sealed: ids uint64 [n], ascending; encoded records and vectors, float32 [n, dim], one by one."""
+
+    ids: Ids
+    records: Sequence[bytes]
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which private segments a sealed one stands for."""
+
+    generation: int
+    first: int
+    number: int
+    model: ModelInfo
+
+
+def slots_for(count: int) -> int:
+    """Return how many slots so many rows take."""
+    return -(-count // GROUP) * GROUP
+
+
+def pack_sealed(place: Place, rows: Rows, vec_payload: bytes, changes: Changes, encoder: Encoder | None) -> bytes:
+    """Return the payload of a sealed segment; `vec_payload` must stand in the segment behind it."""
+    count, slots = len(rows.ids), slots_for(len(rows.ids))
+    attributes, names = _attributes(rows.records)
+    parts = {
+        "rows": rows.ids,
+        "sums": [xxhash.xxh3_64_intdigest(vector) for vector in np.ascontiguousarray(rows.vectors, "<f4")],
+        **attributes,
+    }
+    blocks, texts = _texts(rows.records)
+    sections = [_column(values, _COLUMNS[name], slots) for name, values in parts.items()]
+    sections.append(_codes(rows.vectors, slots, encoder))
+    sections.append(_packed(changes))
+    sections += [blocks, texts]
+    draft = Head(
+        generation=place.generation,
+        first=place.first,
+        number=place.number,
+        model=place.model,
+        count=count,
+        last_row=int(rows.ids[-1]),
+        codebook=encoder.sha256 if encoder else "",
+        vec_hash=rvf.content_hash(vec_payload),
+        **names,
+        text_bytes=sum(map(len, rows.records)),
+        trajectory_bytes=sum(map(len, changes.trajectories)),
+        sections=[],
+    )
+    return _assembled(draft, sections)
+
+
+def _attributes(records: Sequence[bytes]) -> tuple[dict[str, object], dict[str, list[str]]]:
+    """Return the columns that follow from the records, and what the numbers in them mean."""
+    found = [attributes_of(record) for record in records]
+    kinds, kind = _numbered([one.kind.value for one in found])
+    sources, source = _numbered([one.source.value for one in found])
+    sessions, session = _numbered([one.session_id for one in found])
+    columns: dict[str, object] = {
+        "keys": _keys([one.id for one in found]),
+        "time_us": [microseconds(one.timestamp) for one in found],
+        "ends": np.cumsum([len(record) for record in records]),
+        "session": session,
+        "kind": kind,
+        "source": source,
+    }
+    return columns, {"kinds": kinds, "sources": sources, "sessions": sessions}
+
+
+def agrees(part: SealedPart, records: Sequence[bytes]) -> bool:
+    """Whether the columns of `part` say what its records say."""
+    columns, names = _attributes(records)
+    if (part.kinds, part.sources, part.sessions) != tuple(names.values()):
+        return False
+    return all(
+        _column(values, _COLUMNS[name], part.slots) == part.column(name).tobytes() for name, values in columns.items()
+    )
+
+
+def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the different names in order of appearance, and which of them each is."""
+    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return list(number), [number[name] for name in names]
+
+
+def _keys(records: Sequence[RecordId]) -> NDArray[np.uint64]:
+    """Return the ids as numbers, uint64 [n, 2]. Those that are no ULIDs are left out: no record has them."""
+    keys = b"".join(key for key in map(record_key, records) if key is not None)
+    return np.frombuffer(keys, ">u8").astype("<u8").reshape(-1, 2)
+
+
+def _column(values: object, kind: DTypeLike, slots: int) -> bytes:
+    numbers = np.asarray(values).astype(kind)
+    column = np.zeros((slots, *numbers.shape[1:]), kind)
+    column[: len(numbers)] = numbers
+    return column.tobytes()
+
+
+def _codes(vectors: Vectors, slots: int, encoder: Encoder | None) -> bytes:
+    if encoder is None:
+        return b""
+    padded = np.zeros((slots, vectors.shape[1]), np.float32)
+    padded[: len(vectors)] = vectors
+    return encoder.encode(padded)
+
+
+def _packed(changes: Changes) -> bytes:
+    """Return the changes packed, behind their length; nothing when there are none."""
+    if not changes.dropped and not changes.trajectories:
+        return b""
+    plain = msgspec.msgpack.encode(changes)
+    return _SUM.pack(len(plain)) + pack(plain)
+
+
+def _texts(records: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Return the directory of blocks and the blocks: where each begins before and after packing, and its XXH3."""
+    directory, packed, block = [], [], b""
+    plain_at = packed_at = 0
+    for place, record in enumerate(records):
+        block += record
+        if len(block) >= _BLOCK or place + 1 == len(records):
+            packed.append(pack(block))
+            directory.append((plain_at, packed_at, xxhash.xxh3_64_intdigest(packed[-1])))
+            plain_at, packed_at, block = plain_at + len(block), packed_at + len(packed[-1]), b""
+    directory.append((plain_at, packed_at, 0))
+    return np.array(directory, _TEXT_BLOCK).tobytes(), b"".join(packed)
+
+
+def _assembled(draft: Head, sections: Sequence[bytes]) -> bytes:
+    """Return head and sections in one payload."""
+    sums = [xxhash.xxh3_64_intdigest(section) for section in sections[:-1]] + [0]
+    # Numbers of msgpack grow with their value: the room for the head is found with the largest there can be.
+    most = (1 << 64) - 1
+    widest = msgspec.structs.replace(draft, sections=[Section(most, most, most)] * len(sections))
+    at = _aligned(HEAD.size + _SUM.size + len(msgspec.msgpack.encode(widest)) + rvf.HEADER_SIZE) - rvf.HEADER_SIZE
+    start, placed = at, []
+    for section, total in zip(sections, sums, strict=True):
+        placed.append(Section(at, len(section), total))
+        at = _aligned(at + len(section) + rvf.HEADER_SIZE) - rvf.HEADER_SIZE
+    head = msgspec.msgpack.encode(msgspec.structs.replace(draft, sections=placed))
+    payload = bytearray(at + _BEFORE_VECTORS)
+    body = _SUM.pack(xxhash.xxh3_64_intdigest(head)) + head
+    payload[HEAD.size : HEAD.size + len(body)] = body
+    for section, place in zip(sections, placed, strict=True):
+        payload[place.offset : place.offset + place.length] = section
+    rest = bytes(payload[HEAD.size :])
+    if start < HEAD.size + len(body):
+        raise AssertionError("the head of a sealed segment outgrew its room")
+    mask = mask_for(rest)
+    return HEAD.pack(MAGIC, VERSION, SEALED, mask, len(head)) + masked(rest, mask)
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT
+
+
+def read_head(payload: memoryview) -> tuple[Head, int]:
+    """Return the head of a sealed segment and its mask. Raises ValueError."""
+    _, mask, length = unpack_head(bytes(payload[: HEAD.size]))
+    if length > len(payload) - HEAD.size - _SUM.size:
+        raise ValueError("head of sealed rows cut short")
+    packed = masked(bytes(payload[HEAD.size : HEAD.size + _SUM.size + length]), mask)
+    if xxhash.xxh3_64_intdigest(packed[_SUM.size :]) != _SUM.unpack_from(packed)[0]:
+        raise ValueError("checksum of the head of sealed rows fails")
+    try:
+        head = _head_decoder.decode(packed[_SUM.size :])
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"head of sealed rows cannot be decoded ({type(error).__name__})") from error
+    if reason := _wrong(head, len(payload)):
+        raise ValueError(reason)
+    return head, mask
+
+
+def _wrong(head: Head, size: int) -> str:
+    """Return why a head cannot be believed, nothing when it can."""
+    if len(head.sections) != len(_COLUMNS) + len(_OTHERS):
+        return "sealed rows with other sections"
+    if not (0 < head.count <= head.last_row + 1 and 0 <= head.first <= head.number):
+        return "sealed rows with impossible numbers"
+    if any(one.offset < 0 or one.length < 0 or one.offset + one.length > size for one in head.sections):
+        return "section of sealed rows outside of their segment"
+    slots = slots_for(head.count)
+    widths = [np.dtype(kind).itemsize * (2 if name == "keys" else 1) for name, kind in _COLUMNS.items()]
+    if any(one.length != slots * width for one, width in zip(head.sections, widths, strict=False)):
+        return "column of sealed rows of another length"
+    codes = slots * head.model.dim // 6 if head.codebook else 0
+    if head.sections[len(_COLUMNS)].length != codes:
+        return "codes of sealed rows of another length"
+    return ""
+
+
+class SealedPart:
+    """A `SealedRows` on a mapped file. Checks a section, a text or a vector when it is first read."""
+
+    def __init__(self, path: Path, mapping: Mapping, private: Entry) -> None:
+        """Take the private segment at this place. Raises Damaged."""
+        self._path = path
+        self._mapping = mapping
+        self._at = private.offset
+        whole = mapping.data[private.offset + rvf.HEADER_SIZE : private.offset + private.size]
+        try:
+            self.head, mask = read_head(whole)
+        except ValueError as error:
+            raise damaged(path, private.offset, str(error)) from error
+        self._payload: memoryview | bytes = whole
+        if mask:
+            self._payload = bytes(HEAD.size) + masked(bytes(whole[HEAD.size :]), mask)
+        self.private = private
+        self.vec: Entry | None = None
+        self.count = self.head.count
+        self.slots = slots_for(self.head.count)
+        self.dim = self.head.model.dim
+        self.codebook = self.head.codebook
+        self._is_checked = False
+        self._dead: Ids = rvf.NO_ROWS
+
+    def attach(self, vec: Entry, dead: Ids) -> None:
+        """Take the vectors from this segment; `dead`, uint64, are rows that are deleted. Raises Damaged."""
+        width = rvf.row_dtype(self.dim).itemsize // 4
+        self._vectors_at = vec.offset + rvf.HEADER_SIZE + rvf.VEC_HEAD_SIZE
+        if self._vectors_at + 4 * width * self.count > vec.offset + vec.size:
+            raise damaged(self._path, vec.offset, "vectors of sealed rows cut short")
+        floats = np.frombuffer(self._mapping.data, "<f4", width * self.count, self._vectors_at)
+        self._vectors = floats.reshape(self.count, width)[:, width - self.dim :]
+        self._mapping.is_scattered(self._vectors_at, 4 * width * self.count)
+        self.vec, self._dead = vec, dead
+
+    # --- what stands in the file ---
+
+    def alive(self) -> NDArray[np.bool_]:
+        alive = np.zeros(self.slots, bool)
+        alive[: self.count] = True
+        if len(self._dead):
+            alive[: self.count] &= ~np.isin(self.rows[: self.count], self._dead)
+        return alive
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        return self.head.kinds
+
+    @property
+    def sources(self) -> Sequence[str]:
+        return self.head.sources
+
+    @property
+    def sessions(self) -> Sequence[str]:
+        return self.head.sessions
+
+    @cached_property
+    def rows(self) -> NDArray[np.uint64]:
+        """Row ids, uint64 [slots]."""
+        return self.column("rows")
+
+    @cached_property
+    def keys(self) -> NDArray[np.uint64]:
+        return self.column("keys").reshape(-1, 2)
+
+    @cached_property
+    def time_us(self) -> NDArray[np.int64]:
+        return self.column("time_us")
+
+    @cached_property
+    def session(self) -> NDArray[np.uint32]:
+        return self.column("session")
+
+    @cached_property
+    def kind(self) -> NDArray[np.uint8]:
+        return self.column("kind")
+
+    @cached_property
+    def source(self) -> NDArray[np.uint8]:
+        return self.column("source")
+
+    @cached_property
+    def codes(self) -> NDArray[np.uint8]:
+        return np.frombuffer(self._section("codes"), np.uint8)
+
+    def changes(self) -> Changes:
+        """Return what became of trajectories. Raises Damaged."""
+        data = self._section("trajectories")
+        if not data:
+            return Changes([], [])
+        try:
+            (length,) = _SUM.unpack_from(data)
+            return _changes_decoder.decode(unpack(bytes(data[_SUM.size :]), length))
+        except (ValueError, struct.error, msgspec.MsgspecError) as error:
+            raise damaged(self._path, self._at, "trajectories of sealed rows cannot be decoded") from error
+
+    def ids(self) -> list[RecordId]:
+        """Return the ids of all records."""
+        raw = self.keys[: self.count].astype(">u8").tobytes()
+        return [record_of_key(raw[at : at + 16]) for at in range(0, len(raw), 16)]
+
+    def find(self, records: Sequence[RecordId]) -> NDArray[np.int64]:
+        wanted, keys = _keys(records), self.keys[: self.count]
+        slots = np.flatnonzero(np.isin(keys[:, 1], wanted[:, 1]))  # the lower half is random: few others have it
+        known = set(map(tuple, wanted.tolist()))
+        return np.array([slot for slot in slots.tolist() if tuple(keys[slot].tolist()) in known], np.int64)
+
+    def rows_of(self, records: Sequence[RecordId]) -> list[int]:
+        """Return the row ids of those of these records that stand here, deleted ones too."""
+        rows: list[int] = self.rows[self.find(records)].tolist()
+        return rows
+
+    def record(self, slot: int) -> bytes:
+        start, end = (int(self._ends[slot - 1]) if slot else 0), int(self._ends[slot])
+        block = int(np.searchsorted(self._blocks["plain"], start, "right")) - 1
+        first = int(self._blocks["plain"][block])
+        return self._block(block)[start - first : end - first]
+
+    def records(self) -> list[bytes]:
+        """Return all encoded records, dead ones too."""
+        plain = b"".join(self._block(block) for block in range(len(self._blocks) - 1))
+        ends = self._ends[: self.count].tolist()
+        return [plain[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def vectors(self, slots: NDArray[np.int64] | slice) -> Vectors:
+        if isinstance(slots, slice):
+            slots = np.arange(*slots.indices(self.slots))
+        real = slots[slots < self.count]
+        if not self._is_checked:
+            self._fetch(real)
+        found = np.zeros((len(slots), self.dim), np.float32)
+        found[: len(real)] = self._vectors[real]
+        if not self._is_checked:
+            self._compare(real, found)
+        return found
+
+    def check(self) -> None:
+        """Read and check everything; afterwards nothing is checked again."""
+        for name in (*_COLUMNS, *_OTHERS[:-1]):
+            self._section(name)
+        for block in range(len(self._blocks) - 1):
+            self._block(block)
+        for first in range(0, self.count, _CHECKED_ROWS):
+            rows = np.arange(first, min(first + _CHECKED_ROWS, self.count))
+            self._compare(rows, np.ascontiguousarray(self._vectors[rows]))
+        self._is_checked = True
+
+    # --- reading and checking ---
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column as it stands. Raises Damaged."""
+        return np.frombuffer(self._section(name), _COLUMNS[name])
+
+    def _section(self, name: str) -> memoryview | bytes:
+        section = self.head.sections[[*_COLUMNS, *_OTHERS].index(name)]
+        data = self._payload[section.offset : section.offset + section.length]
+        if xxhash.xxh3_64_intdigest(data) != section.sum:
+            raise damaged(self._path, self._at, f"checksum of {name} fails")
+        return data
+
+    @cached_property
+    def _sums(self) -> NDArray[np.uint64]:
+        return self.column("sums")
+
+    @cached_property
+    def _ends(self) -> NDArray[np.uint32]:
+        ends = self.column("ends")[: self.count]
+        if (ends[:-1] > ends[1:]).any() or int(ends[-1]) != self.head.text_bytes:
+            raise damaged(self._path, self._at, "ends of records out of order")
+        return ends
+
+    @cached_property
+    def _blocks(self) -> NDArray[np.void]:
+        data = self._section("blocks")
+        texts = self.head.sections[-1]
+        if not len(data) or len(data) % _TEXT_BLOCK.itemsize:
+            raise damaged(self._path, self._at, "directory of texts cut short")
+        blocks = np.frombuffer(data, _TEXT_BLOCK)
+        is_ordered = all((blocks[name][:-1] <= blocks[name][1:]).all() for name in ("plain", "packed"))
+        if not is_ordered or blocks["packed"][-1] != texts.length or blocks["plain"][-1] != self.head.text_bytes:
+            raise damaged(self._path, self._at, "directory of texts out of order")
+        return blocks
+
+    def _block(self, block: int) -> bytes:
+        """Return a block of texts."""
+        start, end = int(self._blocks["packed"][block]), int(self._blocks["packed"][block + 1])
+        length = int(self._blocks["plain"][block + 1]) - int(self._blocks["plain"][block])
+        at = self.head.sections[-1].offset
+        packed = bytes(self._payload[at + start : at + end])
+        if xxhash.xxh3_64_intdigest(packed) != int(self._blocks["sum"][block]):
+            raise damaged(self._path, self._at + rvf.HEADER_SIZE + at + start, "checksum of texts fails")
+        try:
+            return unpack(packed, length)
+        except ValueError as error:
+            raise damaged(self._path, self._at + rvf.HEADER_SIZE + at + start, str(error)) from error
+
+    def _fetch(self, rows: NDArray[np.int64]) -> None:
+        """Have the disk read these rows together: it would otherwise read one after the other, as they are copied."""
+        width = rvf.row_dtype(self.dim).itemsize
+        for row in rows[:_FETCHED].tolist():
+            self._mapping.will_need(self._vectors_at + row * width, width)
+
+    def _compare(self, rows: NDArray[np.int64], vectors: Vectors) -> None:
+        """Raise Damaged unless each of these vectors is the one that was written."""
+        sums = self._sums[rows].tolist()
+        for row, total, vector in zip(rows.tolist(), sums, vectors, strict=False):
+            if xxhash.xxh3_64_intdigest(vector) != total:
+                raise damaged(
+                    self._path, self._vectors_at, f"checksum of the vector of row {int(self.rows[row])} fails"
+                )
