@@ -22,7 +22,7 @@ from memoryd.actors.importing import checked_vectors
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.recalling import Recaller
 from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, outcome_of, weight_of
-from memoryd.actors.writer import CommitDue, Writer
+from memoryd.actors.writer import CommitDue, Rebased, Writer
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
 from memoryd.protocol.ids import EventId, RecordId, Seq, TrajectoryId, UserId, new_ulid
@@ -160,6 +160,7 @@ class MemoryAgent(Actor):
             self._relay.poke(Resume(user=self._user, seq=opened.applied_seq))
         metrics.ACTIVATIONS.observe(time.perf_counter() - began)
         self._seal_if_needed()
+        ctx.spawn(self._pools.disk_in_background(opened.index.check))
 
     async def stopping(self, ctx: Context) -> None:
         await self._write.finish()
@@ -198,7 +199,7 @@ class MemoryAgent(Actor):
         )
 
     async def handle(self, message: object, ctx: Context) -> object:  # noqa: C901, PLR0911, PLR0912 - one line a message
-        if not isinstance(message, CommitDue):
+        if not isinstance(message, CommitDue | Rebased):
             self._last_used = asyncio.get_running_loop().time()
         match message:
             case m.Recall():
@@ -207,6 +208,8 @@ class MemoryAgent(Actor):
                 self._take(message, ctx)
             case CommitDue():
                 await self._write.due()
+            case Rebased():
+                self._seal_if_needed()
             case CommitUpTo(seq=seq):
                 self._write.hurry(seq)
                 self._report()

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import structlog
 
 from memoryd import metrics
@@ -21,18 +22,24 @@ if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
-    from memoryd.protocol.interfaces import FileStatus, MemoryFile, MemoryIndex, MemoryStore
+    from memoryd.protocol.interfaces import FileStatus, MemoryFile, MemoryIndex, MemoryStore, Rewriting
     from memoryd.protocol.records import Trajectory
 
 log = structlog.get_logger("memoryd.memory")
 
 RETRY_FULL_DISK_S: Final = 5.0
+RETRY_REWRITING_S: Final = 60.0  # after one for which there was no room
 SMALLEST_WASTE: Final = 1 << 20  # bytes; below this a compaction is not worth its fsyncs
 
 
 @dataclass(frozen=True, slots=True)
 class CommitDue:
     """Control message: the oldest of what waits has waited long enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebased:
+    """Control message: the rows of the index stand elsewhere now, and what was made of them is to be made again."""
 
 
 @dataclass(slots=True)
@@ -93,7 +100,8 @@ class _Pending:
 class Writer:
     """Groups commits: at once when somebody waits or enough has gathered, otherwise after a short while.
 
-    One commit at a time; what arrives during it forms the next. After a full disk it keeps everything that was stored
+    One commit at a time; what arrives during it forms the next. Beside them small pieces of the file are folded, and a file
+    that is mostly waste is compacted; then the index stands on what the file holds now. After a full disk it keeps everything that was stored
     and tries again; any other fault of the disk ends the agent, whose successor reads the file anew.
     """
 
@@ -123,6 +131,8 @@ class Writer:
         self._ctx = ctx
         self._commit_after_s = commit_after_s
         self._commit_records = commit_records
+        self._is_rewriting = False
+        self._rewrite_after = 0.0
         self._pending = _Pending(applied_seq)
         self._hurry_to = Seq(0)
         self._idle = asyncio.Event()
@@ -224,6 +234,7 @@ class Writer:
             opened = await self._pools.disk(self._store.open, self._user)
             self._file = opened.file
             await self._commit(_Pending(self.applied_seq))
+            await self._rebase(opened.file)
         finally:
             self._idle.set()
         self.schedule()
@@ -292,9 +303,7 @@ class Writer:
             if not done.done():
                 done.set_result(None)
         self._relay.poke(Committed(user=self._user, seq=self.committed_seq))
-        status = self.file_status
-        if status.dead_bytes > max(SMALLEST_WASTE, status.file_bytes - status.dead_bytes):
-            await self._compact(self._pools.disk_in_background)
+        self._rewrite_if_wanted(self._file)
 
     async def _put_aside(self, pending: _Pending, error: DiskFull) -> None:
         """Refuse what only its caller has; keep what the event log has too."""
@@ -322,3 +331,49 @@ class Writer:
             self._touch().forgets = True
             await self.close()
             self._ctx.after(RETRY_FULL_DISK_S, CommitDue())
+        else:
+            await self._rebase(self._file)
+
+    def _rewrite_if_wanted(self, file: MemoryFile | None) -> None:
+        """Begin to fold or to compact, if it is worth it and nothing of that kind is under way."""
+        now = asyncio.get_running_loop().time()
+        if file is None or self._is_rewriting or now < self._rewrite_after:
+            return
+        status = self.file_status
+        is_wasteful = status.dead_bytes > max(SMALLEST_WASTE, status.file_bytes - status.dead_bytes)
+        rewriting = file.compaction() if is_wasteful else file.fold()
+        if rewriting is not None:
+            self._is_rewriting = True
+            self._ctx.spawn(self._rewrite(file, rewriting))
+
+    async def _rewrite(self, file: MemoryFile, rewriting: Rewriting) -> None:
+        """Prepare beside commits, finish between two of them."""
+        try:
+            await self._pools.disk_in_background(rewriting.prepare)
+            await self._hold()
+            try:
+                if file is self._file:
+                    self.file_status = await self._pools.disk(file.finish, rewriting)
+                    await self._rebase(file)
+            except DiskFull as error:
+                await self._put_aside(_Pending(self.committed_seq), error)
+            finally:
+                self._idle.set()
+        except DiskFull:
+            log.warning("no_room_to_rewrite", user=self._user)
+            self._rewrite_after = asyncio.get_running_loop().time() + RETRY_REWRITING_S
+        finally:
+            await self._pools.disk_in_background(rewriting.abandon)
+            self._is_rewriting = False
+        self.schedule()
+
+    async def _rebase(self, file: MemoryFile) -> None:
+        """Let the index stand on what the file holds now, and on what is not committed yet. No commit is under way."""
+        contents = await self._pools.disk(file.load)
+        swap = await self._pools.disk(self._index.rebased, contents)
+        swap()
+        self._index.discard(self._pending.deleted)
+        if entries := self._pending.entries:
+            encoded = [self._store.encode(entry.record) for entry in entries]
+            self._index.add(encoded, np.stack([entry.vector for entry in entries]))
+        self._ctx.after(0, Rebased())

@@ -239,11 +239,11 @@ class MemoryFile(Protocol):
         ...
 
     def fold(self) -> Rewriting | None:
-        """Return how the small pieces that have gathered become one; None when there are not enough of them."""
+        """Return how the small pieces that have gathered become one, None when there are not enough of them; quick."""
         ...
 
     def compaction(self) -> Rewriting | None:
-        """Return how the live rows come into a new file that takes the place of this one; None when there is none."""
+        """Return how the live rows come into a new file in the place of this one, None when there is none; quick."""
         ...
 
     def finish(self, rewriting: Rewriting) -> FileStatus:
@@ -332,6 +332,10 @@ class MemoryIndex(Protocol):
 
     @property
     def resident_bytes(self) -> int: ...
+
+    def check(self) -> None:
+        """Read and check everything that stands in the file (slow, for a pool). Raises Damaged."""
+        ...
 
     def rebased(self, contents: Contents) -> Callable[[], None]:
         """Make the rows stand on what the file holds now (slow, for a pool); the returned call puts that to use.

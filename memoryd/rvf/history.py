@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cache, reduce
 from operator import xor
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,7 @@ from memoryd.rvf.records import (
 from memoryd.rvf.sealed import Changes, Head, SealedPart
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from memoryd.files import File, Mapping
@@ -98,8 +99,9 @@ class History:
         return [piece.content for piece in self.pieces if isinstance(piece.content, SealedPart)]
 
 
-def read_history(file: File, mapping: Mapping, path: Path, state: State) -> History:
-    """Read the private segments that the state lists; of sealed ones the head only. Raises Damaged."""
+def read_history(file: File, path: Path, state: State) -> History:
+    """Read the private segments that the state lists; those of sealed rows are mapped. Raises Damaged."""
+    mapping = cache(file.map)  # most files are small, and have nothing to be mapped
     read = (_piece(file, mapping, path, entry) for entry in state.of_type(rvf.PRIVATE))
     found = [piece for piece in read if piece is not None]
     generation = max((piece.generation for piece in found), default=0)
@@ -124,20 +126,20 @@ def read_history(file: File, mapping: Mapping, path: Path, state: State) -> Hist
     return history
 
 
-def _piece(file: File, mapping: Mapping, path: Path, entry: Entry) -> Piece | None:
+def _piece(file: File, mapping: Callable[[], Mapping], path: Path, entry: Entry) -> Piece | None:
     """Read one private segment, None when it is another program's. Raises Damaged."""
     try:
-        header = rvf.unpack_header(bytes(mapping.data[entry.offset : entry.offset + rvf.HEADER_SIZE]))
+        start = file.read(entry.offset, rvf.HEADER_SIZE + HEAD.size)
+        header = rvf.unpack_header(start)
         (crc,) = _CRC.unpack_from(header.hash)
-        at = entry.offset + rvf.HEADER_SIZE
-        if not is_sealed(bytes(mapping.data[at : at + HEAD.size])):
+        if not is_sealed(start[rvf.HEADER_SIZE :]):
             payload = read_segment(file, path, entry)
             return Piece(entry, crc, unpack_body(payload)) if is_ours(payload) else None
     except ValueError as error:
         raise damaged(path, entry.offset, str(error)) from error
     if (header.type, header.length) != (entry.type, entry.length):
         raise damaged(path, entry.offset, "segment differs from its directory entry")
-    return Piece(entry, crc, SealedPart(path, mapping, entry))
+    return Piece(entry, crc, SealedPart(path, mapping(), entry))
 
 
 def _is_replaced(piece: Piece, others: list[Piece]) -> bool:

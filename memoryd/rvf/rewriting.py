@@ -6,12 +6,13 @@ between two of them. What was committed meanwhile is added then.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from memoryd.protocol.errors import StorageFault
 from memoryd.rvf import format as rvf
 from memoryd.rvf.ledger import MAX_ROWS, SEALED_ROWS, Addition, Ledger, cuts
 from memoryd.rvf.records import Body, encode_trajectory, trajectory_id
@@ -127,8 +128,12 @@ class Compaction:
 
     def abandon(self) -> None:
         file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        if file is None:
+            return
+        with suppress(StorageFault):  # whoever opens the memory removes it too
+            if file.is_at(self._place.temporary):
+                self._place.files.unlink(self._place.temporary)
+        file.close()
 
     def _segments(self, rows: Rows) -> Iterator[bytes]:
         if len(rows.ids) >= SEALED_ROWS:

@@ -208,7 +208,7 @@ def _keys(records: Sequence[RecordId]) -> NDArray[np.uint64]:
 
 
 def _column(values: object, kind: DTypeLike, slots: int) -> bytes:
-    numbers = np.asarray(values).astype(kind)
+    numbers = np.array(values, kind)
     column = np.zeros((slots, *numbers.shape[1:]), kind)
     column[: len(numbers)] = numbers
     return column.tobytes()

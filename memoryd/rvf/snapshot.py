@@ -60,8 +60,7 @@ class Snapshot:
 def read_snapshot(file: File, path: Path) -> Snapshot:
     """Read what is committed; of sealed rows only what they are. Checks every hash of what it reads. Raises Damaged."""
     state = find_state(file, path)
-    mapping = file.map()
-    history = read_history(file, mapping, path, state)
+    history = read_history(file, path, state)
     by_offset = {entry.offset: entry for entry in state.of_type(rvf.VEC)}
     dead = state.manifest.deleted
     lowest, is_moved = -1, False

@@ -81,6 +81,7 @@ class GlobalFile:
         index.discard(gone)
         file.commit(Batch(deleted=gone))
         file.compact()
+        index.rebased(file.load())()
         self._published[user] -= len(gone)
 
     def query(self, vector: Vectors, *, k: int, where: MemoryFilter, asked_by: UserId) -> list[RetrievedMemory]:

@@ -101,6 +101,10 @@ class VectorIndex:
         sealed = (part.resident_bytes for part in (self._codes, self._graph) if part is not None)
         return self._table.resident_bytes + sum(sealed)
 
+    def check(self) -> None:
+        for part in self._table.sealed:
+            part.check()
+
     def rebased(self, contents: Contents) -> Callable[[], None]:
         table = Table(contents)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from memoryd.protocol.interfaces import Batch, Entry, ModelInfo
 from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource, Trajectory
 from memoryd.rvf.records import decode_record
 from memoryd.rvf.store import RvfMemoryStore
+from memoryd.vectors.codes import Codebook
 from memoryd.vectors.index import VectorIndex
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ USER = UserId("alice")
 FILE = ROOT / USER / "memory.rvf"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = ModelInfo("test-model", 8, "5f" * 32)
+CODED = ModelInfo("coded-model", 24, "c0" * 32)  # of a dimension that has codes
 
 
 class StillClock:
@@ -36,9 +39,18 @@ class StillClock:
         return NOON
 
 
-def store(files: FileSystem, root: Path = ROOT, model: ModelInfo = MODEL) -> RvfMemoryStore:
+@cache
+def codebook() -> Codebook:
+    """Return what the codes of CODED vectors stand for."""
+    return Codebook.train(units(1_000, CODED.dim, seed=77))
+
+
+def store(
+    files: FileSystem, root: Path = ROOT, model: ModelInfo = MODEL, book: Codebook | None = None
+) -> RvfMemoryStore:
     """Return a store that names its files without chance."""
-    return RvfMemoryStore(root, model, files, StillClock(), VectorIndex, random_bytes=lambda n: bytes(range(n)))
+    index = partial(VectorIndex, codebook=book)
+    return RvfMemoryStore(root, model, files, StillClock(), index, book, random_bytes=lambda n: bytes(range(n)))
 
 
 def units(n: int, dim: int = MODEL.dim, seed: int = 0) -> Vectors:

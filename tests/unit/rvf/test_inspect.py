@@ -18,11 +18,12 @@ from memoryd.protocol.errors import Damaged
 from memoryd.protocol.ids import UserId
 from memoryd.protocol.interfaces import Batch
 from memoryd.rvf import format as rvf
+from memoryd.rvf import rewriting
 from memoryd.rvf.inspect import Inspection, inspect
 from memoryd.rvf.store import RvfMemoryStore
 from memoryd.vectors.index import VectorIndex
 from tests.helpers.interop import golden_folder
-from tests.helpers.memories import MODEL, entries, record_id
+from tests.helpers.memories import CODED, MODEL, USER, codebook, entries, record_id, store
 
 
 def inspected(path: Path) -> Inspection:
@@ -48,14 +49,31 @@ def test_our_own_file_is_described_from_the_first_byte_to_the_last(ours: Path) -
     found = inspected(ours)
 
     assert (found.bytes, found.vectors, found.deleted, found.metric) == (ours.stat().st_size, 6, 1, "cosine")
-    assert [each.name for each in found.segments] == ["VEC", "0xF0", "MANIFEST"] * 2
+    assert [each.name for each in found.segments] == ["0xF0", "VEC", "MANIFEST"] * 2
     assert [each.state for each in found.segments] == ["live", "live", "not listed", "live", "live", "live"]
     assert all(each.is_sound for each in found.segments)
     assert sum(each.bytes for each in found.segments) == found.bytes
-    assert found.segments[0].says == f"5 vectors of {MODEL.dim} dimensions"
-    assert found.segments[1].says.startswith("5 records, generation 1")
+    assert found.segments[0].says == "5 records, generation 1, events up to 0"
+    assert found.segments[1].says == f"5 vectors of {MODEL.dim} dimensions"
     assert found.lineage is not None
     assert found.lineage.depth == 0
+
+
+@pytest.mark.parametrize("has_codes", [False, True])
+def test_sealed_rows_are_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_codes: bool) -> None:
+    monkeypatch.setattr(rewriting, "SEALED_ROWS", 3)
+    codes = f"codes of {codebook().sha256[:12]}" if has_codes else "no codes"
+    memory = store(RealFiles(), tmp_path, CODED, codebook() if has_codes else None).open(USER).file
+    memory.commit(Batch(entries=entries(range(5), CODED.dim)))
+    memory.compact()
+    memory.close()
+
+    found = inspected(tmp_path / USER / "memory.rvf")
+
+    assert [each.name for each in found.segments] == ["0xF0", "VEC", "0xF0", "MANIFEST"]
+    assert found.segments[0].says == f"5 sealed rows, generation 2, {codes}"
+    assert all(each.is_sound and each.state == "live" for each in found.segments)
+    assert sum(each.bytes for each in found.segments) == found.bytes
 
 
 def test_texts_are_not_shown(ours: Path) -> None:
@@ -124,7 +142,7 @@ def test_what_is_no_rvf_file_is_refused(tmp_path: Path) -> None:
 def test_a_program_gets_json(ours: Path) -> None:
     said = CliRunner().invoke(group, ["inspect", str(ours), "--json"], prog_name="memoryd", catch_exceptions=False)
 
-    assert json.loads(said.output)["segments"][0]["name"] == "VEC"
+    assert json.loads(said.output)["segments"][1]["name"] == "VEC"
 
 
 def test_what_other_programs_wrote_is_shown_as_far_as_it_can_be_read(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ import numpy as np
 from memoryd.protocol.interfaces import Batch, ModelInfo
 from memoryd.rvf import format as rvf
 from memoryd.rvf.reader import find_state
-from memoryd.rvf.records import Body, pack_body
+from memoryd.rvf.records import Body, encode_record, pack_body
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import FILE, MODEL, ROOT, USER, entries, record_id, store, units
+from tests.helpers.memories import FILE, MODEL, ROOT, USER, entries, record, record_id, store, units
 
 
 def sound() -> FaultDisk:
@@ -103,9 +103,11 @@ def test_segments_of_an_older_generation_and_records_nobody_can_read_are_named()
     disk = sound()
     file = disk.open(FILE, writable=True)
     state = find_state(file, FILE)
-    old = {
+    known = {
+        "first": 0,
         "number": 0,
-        "previous": 0,
+        "others": 0,
+        "census": 0,
         "model": MODEL,
         "applied_seq": 0,
         "next_row": 1,
@@ -113,9 +115,9 @@ def test_segments_of_an_older_generation_and_records_nobody_can_read_are_named()
         "trajectories": [],
     }
     bodies = [
-        Body(generation=1, rows=[], records=[], **old),  # type: ignore[arg-type]
-        # Its id can be read, and nothing else.
-        Body(generation=2, rows=[0], records=[b"\x81\xa2id\xa11"], **old),  # type: ignore[arg-type]
+        Body(generation=1, rows=[], records=[], **known),  # type: ignore[arg-type]
+        # What it is filtered by can be read, and nothing else.
+        Body(generation=2, rows=[0], records=[encode_record(record(1)).replace(b"text", b"tex?")], **known),  # type: ignore[arg-type]
     ]
     directory, end = [], state.end
     vec = state.of_type(rvf.VEC)[0]
@@ -129,7 +131,7 @@ def test_segments_of_an_older_generation_and_records_nobody_can_read_are_named()
     file.append(rvf.pack_segment(rvf.MANIFEST, 8, rvf.pack_manifest(manifest)))
 
     assert said(disk) == [
-        "private segment of an older generation",
+        "private segment that another one stands for",
         "1 vectors without a record",
         "record of row 0 cannot be decoded",
     ]
