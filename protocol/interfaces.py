@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]  # [n, dim], rows of unit length
     Counts = NDArray[np.int32]  # [n]
+    Numbers = NDArray[np.int64]  # [n]
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +298,26 @@ class IndexView(Protocol):
     def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:
         """Return the `k` nearest rows that pass `where`. `vector` is float32 [dim], unit length."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Adjacency:
+    """A graph over rows `0..n-1` in layers (HNSW); which rows these are, who has it knows.
+
+    `layers` int64 [n]: in how many layers each row stands, at least one, the ground. `counts` int64 [sum(layers)]: the
+    neighbours of each row in each of its layers, row by row, the ground first. `neighbours` int64 [sum(counts)]: their
+    rows, list by list, ascending within a list. A list is at most `m0` long on the ground and `m` above it.
+    `ef_construction` is how many candidates a row chose its neighbours from. A search begins at `entry`, a row of the top
+    layer; None when there is no row.
+    """
+
+    layers: Numbers
+    counts: Numbers
+    neighbours: Numbers
+    m: int
+    m0: int
+    ef_construction: int
+    entry: int | None
 
 
 class MemoryIndex(Protocol):

@@ -181,9 +181,9 @@ def _records(payload: bytes) -> str:
 
 
 def _graph(payload: bytes) -> str:
-    graph = unpack_adjacency(payload)
+    ids, graph = unpack_adjacency(payload)
     top = int(graph.layers.max(initial=0))
-    return f"HNSW of {len(graph.ids):,} rows, M {graph.m}, {top} layers, {len(graph.neighbours):,} links"
+    return f"HNSW of {len(ids):,} rows, M {graph.m}, {top} layers, {len(graph.neighbours):,} links"
 
 
 def _branch(payload: bytes) -> str:

@@ -1,18 +1,25 @@
 """A graph over sealed rows (HNSW): nearly exact, and sub-linear. Never changed once it answers.
 
-faiss keeps its own copy of the vectors, so a graph doubles what a user's rows cost in memory.
+faiss keeps its own copy of the vectors, so a graph doubles what a user's rows cost in memory. Its links can be taken out as
+plain arrays and put back, which spares inserting the rows anew.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import faiss
+import numpy as np
 
+from memoryd.protocol.interfaces import Adjacency
 from memoryd.vectors.sealed import Sealed
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from memoryd.vectors.blocks import Blocks
+
+    Numbers = NDArray[np.int64]
 
 # The usual ones; recall@10 is 0.99 and more on sentence embeddings.
 _M: Final = 16
@@ -26,6 +33,8 @@ MOST_WANTED: Final = 100
 # Neighbours per row: 2 M on the ground, and M on each floor above, where one row in M of the floor below stands.
 _LINKS_PER_ROW: Final = 2 * _M + _M / (_M - 1)
 
+_NOBODY: Final = -1  # faiss: a place in a list that is free, and the entry and top layer of an empty graph
+
 
 class Graph(Sealed):
     """An HNSW graph over the first `rows` rows of a table; nearly exact for at most MOST_WANTED rows."""
@@ -33,12 +42,113 @@ class Graph(Sealed):
     @classmethod
     def over(cls, vectors: Blocks, rows: int) -> Graph:
         """Build the graph over the first `rows` rows. Slow: 0.3 to 1 ms a row."""
-        index = faiss.IndexHNSWFlat(vectors.dim, _M, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = _EF_CONSTRUCTION
-        index.hnsw.efSearch = _EF_SEARCH
-        return cls.filled(index, vectors, rows)
+        return cls.filled(_empty(vectors.dim), vectors, rows)
+
+    @classmethod
+    def restored(cls, links: Adjacency, vectors: Blocks) -> Graph:
+        """Put the graph together that `links` describes over the first rows of `vectors`; a few microseconds a row.
+
+        Raises ValueError when it is no graph over rows that are there, or has longer lists or more layers than ours.
+        """
+        index = _empty(vectors.dim)
+        _check(links, vectors.rows, most_layers=_hnsw(index).cum_nneighbor_per_level.size() - 1)
+        rows = len(links.layers)
+        storage = faiss.downcast_index(index.storage)
+        for _, part in vectors.parts(0, rows):
+            storage.add(part)
+        _put(links, _hnsw(index))
+        index.ntotal = rows
+        return cls(index)
+
+    def adjacency(self) -> Adjacency:
+        """Return a copy of the links between the rows."""
+        hnsw = _hnsw(self._index)
+        layers = faiss.vector_to_array(hnsw.levels).astype(np.int64)
+        rooms = _rooms(_levels(layers))
+        places = faiss.vector_to_array(hnsw.neighbors)
+        is_taken = places != _NOBODY
+        lists = np.repeat(np.arange(len(rooms)), rooms)[is_taken]
+        stride = max(1, self.rows)
+        links = _distinct(lists * stride + places[is_taken])
+        return Adjacency(
+            layers=layers,
+            counts=np.bincount(links // stride, minlength=len(rooms)),
+            neighbours=links % stride,
+            m=_M,
+            m0=2 * _M,
+            ef_construction=_EF_CONSTRUCTION,
+            entry=int(hnsw.entry_point) if self.rows else None,
+        )
 
     @property
     def resident_bytes(self) -> int:
         """Bytes of the vectors faiss keeps, of the links, and of each row's level and place in the links."""
         return int(self.rows * (4 * self._index.d + 4 * _LINKS_PER_ROW + 12))
+
+
+def _empty(dim: int) -> faiss.IndexHNSWFlat:
+    index = faiss.IndexHNSWFlat(dim, _M, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = _EF_CONSTRUCTION
+    index.hnsw.efSearch = _EF_SEARCH
+    return index
+
+
+def _hnsw(index: faiss.Index) -> Any:
+    """Return the part of an index that holds the links; the types that faiss publishes leave out most of it."""
+    return cast("Any", index).hnsw
+
+
+def _distinct(links: Numbers) -> Numbers:
+    """Return `links` ascending, each once: two threads that insert neighbours at the same time may each link both."""
+    links = np.sort(links)
+    is_new = np.ones(len(links), bool)
+    is_new[1:] = links[1:] != links[:-1]
+    return links[is_new]
+
+
+def _levels(layers: Numbers) -> Numbers:
+    """Return the layer of each list, int64 [sum(layers)], the ground being 0."""
+    return np.arange(int(layers.sum())) - np.repeat(np.cumsum(layers) - layers, layers)
+
+
+def _rooms(levels: Numbers) -> Numbers:
+    """Return how many places faiss keeps for each list, int64 like `levels`; the lists lie one behind the other."""
+    return np.where(levels == 0, 2 * _M, _M)
+
+
+def _check(links: Adjacency, rows: int, most_layers: int) -> None:
+    """Refuse what would make faiss read or write outside of its arrays: it looks at nothing itself."""
+    layers, counts, neighbours = links.layers, links.counts, links.neighbours
+    if len(layers) > rows:
+        raise ValueError("graph over more rows than there are")
+    if (layers < 1).any() or (layers > most_layers).any():
+        raise ValueError("row of a graph without a layer, or with too many")
+    if len(counts) != int(layers.sum()) or (counts < 0).any() or len(neighbours) != int(counts.sum()):
+        raise ValueError("lists of a graph that do not belong to its rows")
+    levels = _levels(layers)
+    if (counts > _rooms(levels)).any():
+        raise ValueError("list of a graph longer than ours are")
+    if (neighbours < 0).any() or (neighbours >= len(layers)).any():
+        raise ValueError("graph names a row that it does not hold")
+    if (layers[neighbours] <= np.repeat(levels, counts)).any():
+        raise ValueError("neighbour that does not stand in the layer of its list")
+    if links.entry is None:
+        if len(layers):
+            raise ValueError("graph without an entry")
+    elif not 0 <= links.entry < len(layers) or layers[links.entry] != layers.max():
+        raise ValueError("entry of a graph not in its top layer")
+
+
+def _put(links: Adjacency, hnsw: Any) -> None:
+    """Write checked links into an empty graph."""
+    rooms = _rooms(_levels(links.layers))
+    lists = np.append(0, np.cumsum(rooms))  # where each begins, and the end
+    rows = np.append(0, np.cumsum(links.layers))  # which list is the first of each row, and the end
+    before = np.cumsum(links.counts) - links.counts
+    places = np.full(int(lists[-1]), _NOBODY, np.int32)
+    places[np.repeat(lists[:-1] - before, links.counts) + np.arange(len(links.neighbours))] = links.neighbours
+    faiss.copy_array_to_vector(links.layers.astype(np.int32), hnsw.levels)
+    faiss.copy_array_to_vector(lists[rows].astype(np.uint64), hnsw.offsets)
+    faiss.copy_array_to_vector(places, hnsw.neighbors)
+    hnsw.entry_point = _NOBODY if links.entry is None else links.entry
+    hnsw.max_level = int(links.layers.max(initial=0)) - 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -10,6 +12,11 @@ import pytest
 
 from memoryd.files import RealFiles
 from memoryd.protocol.interfaces import Batch, ModelInfo
+from memoryd.rvf import format as rvf
+from memoryd.rvf.adjacency import pack_adjacency
+from memoryd.rvf.inspect import INDEX
+from memoryd.vectors.blocks import Blocks
+from memoryd.vectors.graph import Graph
 from tests.helpers.interop import check_script, rewrite_script, run_reference
 from tests.helpers.memories import USER, Expected, entries, record_id, store, units
 
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from memoryd.protocol.interfaces import Opened, Vectors
+    from memoryd.protocol.interfaces import Adjacency, Opened, Vectors
     from memoryd.rvf.store import RvfMemoryStore
 
 DIM = 384
@@ -118,3 +125,104 @@ def test_a_vector_that_the_reference_runtime_adds_is_ignored_and_named_by_verify
     assert finding.what == "1 vectors without a record"
     assert Expected.of(opened.file.load()) == before.after(Batch(entries=entries([20], DIM)))
     opened.file.close()
+
+
+LINKED_ROWS = 2500
+LINKED_DIM = 32
+LINKED_IDS = np.arange(LINKED_ROWS, dtype=np.uint64) * 3 + 5  # with gaps, so that no id is an ordinal
+
+
+@cache
+def linked_vectors() -> Vectors:
+    return units(LINKED_ROWS, LINKED_DIM, seed=1)
+
+
+def links(rows: int = LINKED_ROWS) -> Adjacency:
+    """Return the links of our graph over the first rows."""
+    return Graph.over(Blocks(linked_vectors()), rows).adjacency()
+
+
+def without_links_of(whole: Adjacency, left_out: Sequence[bool]) -> Adjacency:
+    """Return a graph over the same rows that leads neither to nor from some of them."""
+    lists = np.repeat(np.arange(len(whole.counts)), whole.counts)
+    rows = np.repeat(np.arange(len(whole.layers)), whole.layers)[lists]
+    kept = ~(np.asarray(left_out)[rows] | np.asarray(left_out)[whole.neighbours])
+    counts = np.bincount(lists[kept], minlength=len(whole.counts))
+    return replace(whole, counts=counts, neighbours=whole.neighbours[kept])
+
+
+def written_with_index(path: Path, index: bytes) -> bytes:
+    """Write a file of rows and an INDEX segment, and nothing of ours; return its bytes."""
+    data, directory = b"", []
+    payloads = ((rvf.VEC, rvf.pack_vec(LINKED_IDS, linked_vectors())), (INDEX, index))
+    for segment_id, (kind, payload) in enumerate(payloads, start=1):
+        directory.append((segment_id, len(data), len(payload), kind))
+        data += rvf.pack_segment(kind, segment_id, payload)
+    listed = np.array(directory, rvf.ENTRY)
+    manifest = rvf.Manifest(1, LINKED_DIM, LINKED_ROWS, listed, rvf.NO_ROWS, rvf.Identity(bytes(range(16))))
+    data += rvf.pack_segment(rvf.MANIFEST, len(directory) + 1, rvf.pack_manifest(manifest))
+    path.write_bytes(data)
+    return data
+
+
+def found_by_graph(path: Path, queries: Vectors) -> list[list[int]]:
+    """Open a file for writing in the runtime, ask without a filter, close; return the rows it found."""
+    asked = path.with_suffix(".json")
+    asked.write_text(json.dumps({"queries": [{"vector": query.tolist(), "k": K} for query in queries]}))
+    said = run_reference(check_script(), path, asked, "--rw")
+    answers = cast("list[dict[str, list[dict[str, float]]]]", said["answers"])
+    return [[int((hit["id"] - 5) // 3) for hit in answer["hits"]] for answer in answers]
+
+
+def recall(found: Sequence[Sequence[int]], queries: Vectors) -> float:
+    best = np.argsort(-(queries @ linked_vectors().T), axis=1, kind="stable")[:, :K]
+    return sum(len(set(rows) & set(right)) for rows, right in zip(found, best.tolist(), strict=True)) / best.size
+
+
+def test_the_reference_runtime_searches_our_graph_and_builds_none(tmp_path: Path) -> None:
+    path = tmp_path / "linked.rvf"
+    before = written_with_index(path, pack_adjacency(LINKED_IDS, links()))
+    queries = units(50, LINKED_DIM, seed=2)
+
+    found = found_by_graph(path, queries)
+
+    assert recall(found, queries) >= 0.99
+    assert path.read_bytes() == before  # on closing it writes a graph that it built or changed
+
+
+def test_the_reference_runtime_goes_where_our_graph_leads_and_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "half.rvf"
+    whole = links()
+    assert whole.entry is not None
+    left_out = np.arange(LINKED_ROWS) % 2 != whole.entry % 2  # not the entry, or it would find nothing and scan
+    before = written_with_index(path, pack_adjacency(LINKED_IDS, without_links_of(whole, left_out)))
+    queries = units(50, LINKED_DIM, seed=2)
+
+    found = found_by_graph(path, queries)
+
+    assert not left_out[np.array(found)].any()
+    assert recall(found, queries) < 0.7
+    assert path.read_bytes() == before
+
+
+def test_the_reference_runtime_builds_a_graph_where_ours_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.rvf"
+    before = written_with_index(path, pack_adjacency(LINKED_IDS, links())[:-1])
+    queries = units(50, LINKED_DIM, seed=2)
+
+    found = found_by_graph(path, queries)
+
+    assert recall(found, queries) >= 0.9
+    assert len(path.read_bytes()) > len(before)
+
+
+def test_the_reference_runtime_adds_rows_that_our_graph_does_not_hold_yet(tmp_path: Path) -> None:
+    path = tmp_path / "behind.rvf"
+    graph = links(LINKED_ROWS - 100)
+    written_with_index(path, pack_adjacency(LINKED_IDS[:-100], graph))
+    queries = np.concatenate((units(50, LINKED_DIM, seed=2), linked_vectors()[-100:]))
+
+    found = found_by_graph(path, queries)
+
+    assert recall(found, queries) >= 0.99
+    assert [rows[0] for rows in found[50:]] == list(range(LINKED_ROWS - 100, LINKED_ROWS))
