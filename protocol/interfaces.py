@@ -155,7 +155,7 @@ class SealedRows(Protocol):
         ...
 
     def vectors(self, slots: NDArray[np.int64] | slice) -> Vectors:
-        """Return a copy of these rows, float32 [m, dim]; rows that only fill up are zero."""
+        """Return a copy of these rows, which ascend, float32 [m, dim]; rows that only fill up are zero."""
         ...
 
     def check(self) -> None:

@@ -105,9 +105,7 @@ def read_history(file: File, path: Path, state: State) -> History:
     read = (_piece(file, mapping, path, entry) for entry in state.of_type(rvf.PRIVATE))
     found = [piece for piece in read if piece is not None]
     generation = max((piece.generation for piece in found), default=0)
-    newest = [piece for piece in found if piece.generation == generation]
-    pieces = [piece for piece in newest if not _is_replaced(piece, newest)]
-    pieces.sort(key=lambda piece: piece.number)
+    pieces = _counting([piece for piece in found if piece.generation == generation])
     if not pieces or not isinstance(last := pieces[-1].content, Body):
         raise damaged(path, state.segment.offset, "no records of memoryd")
     _count(pieces, last, path)
@@ -142,14 +140,14 @@ def _piece(file: File, mapping: Callable[[], Mapping], path: Path, entry: Entry)
     return Piece(entry, crc, SealedPart(path, mapping(), entry))
 
 
-def _is_replaced(piece: Piece, others: list[Piece]) -> bool:
-    """Whether another stands in the place of this piece, which some program has brought back."""
-    return any(
-        other.first <= piece.first
-        and piece.number <= other.number
-        and (other.first, other.number) != (piece.first, piece.number)
-        for other in others
-    )
+def _counting(pieces: list[Piece]) -> list[Piece]:
+    """Return, in order, the pieces in whose place no other stands; some program may have brought the others back."""
+    kept: list[Piece] = []
+    for piece in sorted(pieces, key=lambda piece: (piece.first, -piece.number)):
+        last = kept[-1] if kept else None
+        if last is None or piece.number > last.number or (piece.first, piece.number) == (last.first, last.number):
+            kept.append(piece)
+    return kept
 
 
 def _count(pieces: list[Piece], last: Body, path: Path) -> None:

@@ -112,8 +112,10 @@ class Ledger:
         units = [_unit(piece, by_offset) for piece in history.pieces]
         listed = {line[1] for unit in units for line in unit.lines}
         # An id that holds no vector may not be listed: the reference runtime would count it as one row less.
-        dead = [np.intersect1d(rows, manifest.deleted) for rows in _held(snapshot)]
-        highest = max((int(ids.max()) for ids in (*_held(snapshot), manifest.deleted) if len(ids)), default=-1)
+        dead = [_dead(snapshot.held, manifest.deleted)]
+        dead += [_dead(part.rows[: part.count], manifest.deleted) for part in snapshot.parts if len(manifest.deleted)]
+        highest = max((int(rows[-1]) for rows in (snapshot.held, manifest.deleted) if len(rows)), default=-1)
+        highest = max([highest, *(part.head.last_row for part in snapshot.parts)])
         # Old manifests, journals and graphs of other programs stay behind.
         return cls(
             model=history.model,
@@ -308,9 +310,8 @@ def _unit(piece: Piece, by_offset: Mapping[int, Entry]) -> Unit:
     return Unit(piece.first, piece.number, piece.crc, is_sealed, rows, record_bytes, trajectory_bytes, tuple(lines))
 
 
-def _held(snapshot: Snapshot) -> list[rvf.Ids]:
-    """Return the rows that have a vector."""
-    return [*(part.rows[: part.count] for part in snapshot.parts), snapshot.held]
+def _dead(held: rvf.Ids, deleted: rvf.Ids) -> rvf.Ids:
+    return held[np.isin(held, deleted)]
 
 
 def cuts(items: Sequence[bytes], most: int) -> Iterator[slice]:

@@ -15,6 +15,7 @@ with a sum of their hashes; a missing or foreign one shows.
 from __future__ import annotations
 
 import struct
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -70,6 +71,7 @@ class _Named(msgspec.Struct, frozen=True):
     id: TrajectoryId
 
 
+_of_thread: Final = threading.local()
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Body)
 _record_decoder: Final = msgspec.msgpack.Decoder(MemoryRecord)
@@ -169,9 +171,17 @@ def unpack(packed: bytes, length: int) -> bytes:
     try:
         if zstandard.frame_content_size(packed) != length:
             raise ValueError("private segment of another length than it says")
-        return zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False)
+        return _unpacker().decompress(packed, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ValueError(f"private segment cannot be unpacked ({error})") from error
+
+
+def _unpacker() -> zstandard.ZstdDecompressor:
+    """Return the one of this thread: to make it costs more than to unpack a block of texts."""
+    known: zstandard.ZstdDecompressor | None = getattr(_of_thread, "unpacker", None)
+    if known is None:
+        known = _of_thread.unpacker = zstandard.ZstdDecompressor()
+    return known
 
 
 def mask_for(data: bytes) -> int:

@@ -71,6 +71,9 @@ _COLUMNS: Final[dict[str, DTypeLike]] = {
 _OTHERS: Final = ("codes", "trajectories", "blocks", "texts")
 
 
+_CODES: Final = len(_COLUMNS)
+
+
 class Section(msgspec.Struct, frozen=True, array_like=True):
     """Where bytes stand in the payload, and their XXH3; that of the texts is 0, since each block has its own."""
 
@@ -91,6 +94,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     number: int
     model: ModelInfo
     count: int
+    first_row: int
     last_row: int
     codebook: str
     vec_hash: bytes
@@ -157,6 +161,7 @@ def pack_sealed(place: Place, rows: Rows, vec_payload: bytes, changes: Changes, 
         number=place.number,
         model=place.model,
         count=count,
+        first_row=int(rows.ids[0]),
         last_row=int(rows.ids[-1]),
         codebook=encoder.sha256 if encoder else "",
         vec_hash=rvf.content_hash(vec_payload),
@@ -293,7 +298,9 @@ def _wrong(head: Head, size: int) -> str:
     """Return why a head cannot be believed, nothing when it can."""
     if len(head.sections) != len(_COLUMNS) + len(_OTHERS):
         return "sealed rows with other sections"
-    if not (0 < head.count <= head.last_row + 1 and 0 <= head.first <= head.number):
+    if not (
+        0 < head.count <= head.last_row - head.first_row + 1 and head.first_row >= 0 and 0 <= head.first <= head.number
+    ):
         return "sealed rows with impossible numbers"
     if any(one.offset < 0 or one.length < 0 or one.offset + one.length > size for one in head.sections):
         return "section of sealed rows outside of their segment"
@@ -302,7 +309,7 @@ def _wrong(head: Head, size: int) -> str:
     if any(one.length != slots * width for one, width in zip(head.sections, widths, strict=False)):
         return "column of sealed rows of another length"
     codes = slots * head.model.dim // 6 if head.codebook else 0
-    if head.sections[len(_COLUMNS)].length != codes:
+    if head.sections[_CODES].length != codes:
         return "codes of sealed rows of another length"
     return ""
 
@@ -342,6 +349,12 @@ class SealedPart:
         self._vectors = floats.reshape(self.count, width)[:, width - self.dim :]
         self._mapping.is_scattered(self._vectors_at, 4 * width * self.count)
         self.vec, self._dead = vec, dead
+
+    def fetch(self) -> None:
+        """Have the disk read what every search looks at, without waiting for it."""
+        for name in ("codes", "sums"):
+            section = self._place(name)
+            self._mapping.will_need(self._at + rvf.HEADER_SIZE + section.offset, section.length)
 
     # --- what stands in the file ---
 
@@ -435,14 +448,15 @@ class SealedPart:
     def vectors(self, slots: NDArray[np.int64] | slice) -> Vectors:
         if isinstance(slots, slice):
             slots = np.arange(*slots.indices(self.slots))
-        real = slots[slots < self.count]
+        real = slots[: np.searchsorted(slots, self.count)]
         if not self._is_checked:
-            self._fetch(real)
-        found = np.zeros((len(slots), self.dim), np.float32)
-        found[: len(real)] = self._vectors[real]
+            self._fetch_rows(real)
+        found: Vectors = self._vectors[real]
         if not self._is_checked:
             self._compare(real, found)
-        return found
+        if len(real) == len(slots):
+            return found
+        return np.concatenate([found, np.zeros((len(slots) - len(real), self.dim), np.float32)])
 
     def check(self) -> None:
         """Read and check everything; afterwards nothing is checked again."""
@@ -461,8 +475,11 @@ class SealedPart:
         """Return a column as it stands. Raises Damaged."""
         return np.frombuffer(self._section(name), _COLUMNS[name])
 
+    def _place(self, name: str) -> Section:
+        return self.head.sections[[*_COLUMNS, *_OTHERS].index(name)]
+
     def _section(self, name: str) -> memoryview | bytes:
-        section = self.head.sections[[*_COLUMNS, *_OTHERS].index(name)]
+        section = self._place(name)
         data = self._payload[section.offset : section.offset + section.length]
         if xxhash.xxh3_64_intdigest(data) != section.sum:
             raise damaged(self._path, self._at, f"checksum of {name} fails")
@@ -504,7 +521,7 @@ class SealedPart:
         except ValueError as error:
             raise damaged(self._path, self._at + rvf.HEADER_SIZE + at + start, str(error)) from error
 
-    def _fetch(self, rows: NDArray[np.int64]) -> None:
+    def _fetch_rows(self, rows: NDArray[np.int64]) -> None:
         """Have the disk read these rows together: it would otherwise read one after the other, as they are copied."""
         width = rvf.row_dtype(self.dim).itemsize
         for row in rows[:_FETCHED].tolist():

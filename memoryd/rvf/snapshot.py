@@ -66,7 +66,7 @@ def read_snapshot(file: File, path: Path) -> Snapshot:
     lowest, is_moved = -1, False
     for part in history.parts:
         vec = by_offset.get(part.private.offset + part.private.size)
-        if vec is None or not _holds(file, vec, part) or int(part.rows[0]) <= lowest:
+        if vec is None or not _holds(file, vec, part) or part.head.first_row <= lowest:
             is_moved = True
             break
         part.attach(vec, dead)
@@ -79,6 +79,8 @@ def read_snapshot(file: File, path: Path) -> Snapshot:
         held, vectors = read_rows(file, path, state, list(by_offset.values()))
     if len(held) + sum(part.count for part in parts) != state.manifest.held:
         raise damaged(path, state.segment.offset, "manifest counts other rows than there are")
+    for part in parts:
+        part.fetch()
     rows, ids, records = _recorded(history, is_moved=is_moved)
     is_live = np.isin(rows, held) & ~np.isin(rows, dead)
     live = rows[is_live]

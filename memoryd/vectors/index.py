@@ -37,10 +37,16 @@ EXACT_ROWS: Final = 2_000
 # A filter that fewer rows pass than this share of all is answered by looking at those rows only.
 _EXACT_SHARE: Final = 0.05
 
-# So many of the best by their codes are scored on their rows, and twice as many as long as one of the answers comes from the
-# worse half of them: recall@10 is 1.000 on sentence embeddings, 0.993 on clustered random vectors (`python -m benchmarks.index`).
-_CANDIDATES: Final = 200
+# So many of the best by their codes are scored on their rows, and twice as many as long as one of the answers does not come
+# from the first quarter of them (`python -m benchmarks.index` has the recall).
+_CANDIDATES: Final = 100
 _CANDIDATES_PER_HIT: Final = 8
+_MARGIN: Final = 4
+
+# The codes are asked for so many times the candidates at once: to scan again costs more than a longer list. A row that is
+# fetched costs as much as four that are read in order.
+_REACH: Final = 16
+_WORTH_IT: Final = 0.25
 
 # Above this many rows a graph is quicker than the codes; it doubles the memory of a user and takes minutes to build.
 GRAPH_ABOVE: Final = 200_000
@@ -189,8 +195,9 @@ class View:
         if self._graph is not None and where == ANY and (found := _by_graph(self._graph, query, vectors, mask, k)):
             return self._hits(found, "hnsw")
         if self._codes is not None and np.count_nonzero(mask) > max(EXACT_ROWS, _EXACT_SHARE * self._rows):
-            path = "mapped" if isinstance(self._codes, MappedCodes) else "codes"
-            return self._hits(_by_codes(self._codes, query, vectors, mask, k), path)
+            found = _by_codes(self._codes, query, vectors, mask, k)
+            if found is not None:
+                return self._hits(found, "mapped" if isinstance(self._codes, MappedCodes) else "codes")
         return self._hits(nearest_alive(query, vectors, 0, mask, k), "exact")
 
     def _hits(self, found: tuple[Scores, Rows], path: str) -> Hits:
@@ -202,24 +209,49 @@ class View:
         return Hits([Hit(record, score) for record, score in hits if record != HIDDEN], path)
 
 
-def _by_codes(codes: Codes | MappedCodes, query: Vectors, vectors: Blocks, mask: Mask, k: int) -> tuple[Scores, Rows]:
-    """Return the `k` best of the rows that `mask` marks, among the best by their codes and the exact tail."""
+def _by_codes(
+    codes: Codes | MappedCodes, query: Vectors, vectors: Blocks, mask: Mask, k: int
+) -> tuple[Scores, Rows] | None:
+    """Return the `k` best of the rows that `mask` marks, among the best by their codes and the exact tail.
+
+    None when the codes tell so little that to look at every row is quicker.
+    """
     passes = mask[: codes.rows]
     passing = int(np.count_nonzero(passes))
-    size = max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
+    reach = _REACH * max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
     while True:
-        rough, candidates = _candidates(codes, query, passes, passing, min(size, passing))
-        by_row = np.argsort(candidates)
-        rows = candidates[by_row]
-        scores, near = nearest(query, vectors.take(rows), k)
-        ranks = by_row[near]
-        # Rows with the code of an answer may be equal to it and earlier; none of them may be missing.
-        if size >= passing or ((ranks < size // 2).all() and (rough[ranks] > rough[-1]).all()):
+        rough, candidates = _candidates(codes, query, passes, passing, min(reach, passing))
+        found = _scored(query, vectors, rough, candidates, k)
+        if found is not None:
             break
-        size *= 2
+        reach *= _REACH
+        if reach > _WORTH_IT * passing:
+            return None
     if codes.rows == len(mask):
-        return scores, rows[near]
-    return best_of(((scores, rows[near]), nearest_alive(query, vectors, codes.rows, mask[codes.rows :], k)), k)
+        return found
+    return best_of((found, nearest_alive(query, vectors, codes.rows, mask[codes.rows :], k)), k)
+
+
+def _scored(query: Vectors, vectors: Blocks, rough: Scores, candidates: Rows, k: int) -> tuple[Scores, Rows] | None:
+    """Return the `k` best candidates by their rows; None when others may be better.
+
+    They are believed to be the best when they are among the first of those looked at, and none of them has the code of the
+    last: a row with the code of an answer may be equal to it and earlier. Otherwise twice as many are looked at.
+    """
+    found = (np.empty(0, np.float32), np.empty(0, np.int64))
+    ranks = np.empty(0, np.int64)
+    seen, size = 0, max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
+    while seen < len(candidates):
+        looked = seen + np.argsort(candidates[seen:size])
+        scores, near = nearest(query, vectors.take(candidates[looked]), k)
+        scores, rows = np.concatenate([found[0], scores]), np.concatenate([found[1], candidates[looked[near]]])
+        order = np.lexsort((rows, -scores))[:k]
+        found, ranks = (scores[order], rows[order]), np.concatenate([ranks, looked[near]])[order]
+        seen = min(size, len(candidates))
+        if (ranks < seen // _MARGIN).all() and (rough[ranks] > rough[seen - 1]).all():
+            return found
+        size *= 2
+    return None
 
 
 def _candidates(
