@@ -151,7 +151,7 @@ def _records(n: int) -> list[bytes]:
 def _vectors(source: Path | None, n: int) -> tuple[Vectors, str]:
     """Return up to `n` vectors, float32 [n, dim], and what they are."""
     if source is None:
-        return _clustered(n), "clustered random vectors"
+        return clustered(n), "clustered random vectors"
     if source.suffix == ".npy":
         vectors = np.load(source)[:n]
         return vectors, f"{len(vectors):,} vectors of {source.name}"
@@ -160,7 +160,7 @@ def _vectors(source: Path | None, n: int) -> tuple[Vectors, str]:
     return embedder.embed(texts).vectors, f"{len(texts):,} texts of {source.name} by {_MODEL}"
 
 
-def _clustered(n: int) -> Vectors:
+def clustered(n: int) -> Vectors:
     """Return unit vectors around one centre for every hundred of them; neighbours have cosines of about 0.6."""
     random = np.random.default_rng(1)
     centres = random.standard_normal((max(1, n // 100), _DIM), np.float32)

@@ -1,0 +1,73 @@
+"""memoryd's own engines, called directly: the store of `.rvf` files and the index over one user's memory."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import faiss
+
+from memoryd.clock import SystemClock
+from memoryd.files import RealFiles
+from memoryd.protocol.ids import RecordId, UserId
+from memoryd.protocol.interfaces import Batch, Contents, Entry, ModelInfo
+from memoryd.protocol.records import ANY, MemoryKind, MemoryRecord, MemorySource
+from memoryd.rvf.store import RvfMemoryStore
+from memoryd.vectors.codes import Codebook
+from memoryd.vectors.index import VectorIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.systems.system import About, Found, Vectors
+
+_USER: Final = UserId("user")
+_MOMENT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Store:
+    """A `System`; the codebook is loaded before it is opened, as the daemon does when it starts."""
+
+    def __init__(self, folder: Path, about: About) -> None:
+        faiss.omp_set_num_threads(1)  # as in the daemon
+        codebook = Codebook.shipped(about.model_sha256)
+        model = ModelInfo("all-MiniLM-L6-v2", about.dim, about.model_sha256)
+
+        def index(contents: Contents) -> VectorIndex:
+            return VectorIndex(contents, codebook)
+
+        self._store = RvfMemoryStore(folder, model, RealFiles(), SystemClock(), index)
+
+    def open(self, *, new: bool) -> None:
+        """Open the file, which is made by its first commit."""
+        self._opened = self._store.open(_USER)
+
+    def add(self, first: int, vectors: Vectors, texts: Sequence[str]) -> None:
+        records = [_record(first + place, text) for place, text in enumerate(texts)]
+        entries = [Entry(record, vector) for record, vector in zip(records, vectors, strict=True)]
+        self._opened.file.commit(Batch(entries=entries))
+        self._opened.index.add([self._store.encode(record) for record in records], vectors)
+
+    def settle(self) -> None:
+        """Seal as the user's actor does."""
+        while self._opened.index.wants_sealing():
+            self._opened.index.seal()()
+
+    def search(self, query: Vectors, k: int) -> Found:
+        hits = self._opened.index.view().search(query, k=k, where=ANY).hits
+        records = [self._store.decode(hit.record) for hit in hits]
+        return [(int(record.id), record.text) for record in records]
+
+    def close(self) -> None:
+        self._opened.file.close()
+
+
+def _record(row: int, text: str) -> MemoryRecord:
+    return MemoryRecord(
+        id=RecordId(f"{row:026d}"),
+        text=text,
+        kind=MemoryKind.FINDING,
+        source=MemorySource.WORKER_RESULT,
+        timestamp=_MOMENT,
+    )
