@@ -49,10 +49,6 @@ class Mapping(Protocol):
         """Have the disk read these bytes now, without waiting for them."""
         ...
 
-    def is_scattered(self, offset: int, length: int) -> None:
-        """Read no more than what is looked at: these bytes are not read in order."""
-        ...
-
 
 class File(Protocol):
     """An open file. Every call raises StorageFault when the system refuses."""
@@ -185,7 +181,10 @@ class RealFiles:
 
     def _open(self, operation: str, path: Path, flags: int) -> File:
         with _translated(operation, path), _descriptor(path.parent) as folder:
-            return _RealFile(os.open(path.name, flags | _OPEN, _FILE_MODE, dir_fd=folder), path)
+            descriptor = os.open(path.name, flags | _OPEN, _FILE_MODE, dir_fd=folder)
+        # A read of a few bytes would otherwise fetch up to megabytes behind them.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        return _RealFile(descriptor, path)
 
 
 class _RealFile:
@@ -259,21 +258,16 @@ class _RealFile:
 
 
 class _RealMapping:
-    """Pages of the kernel's cache."""
+    """Pages of the kernel's cache, of which no more is read than what is looked at or asked for."""
 
     def __init__(self, pages: mmap.mmap) -> None:
+        pages.madvise(mmap.MADV_RANDOM)
         self._pages = pages
         self.data = memoryview(pages)
 
     def will_need(self, offset: int, length: int) -> None:
-        self._advise(mmap.MADV_WILLNEED, offset, length)
-
-    def is_scattered(self, offset: int, length: int) -> None:
-        self._advise(mmap.MADV_RANDOM, offset, length)
-
-    def _advise(self, advice: int, offset: int, length: int) -> None:
         start = offset - offset % mmap.PAGESIZE
-        self._pages.madvise(advice, start, offset + length - start)
+        self._pages.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
 
 
 def replace_file(files: FileSystem, path: Path, temporary: Path, parts: Iterator[bytes]) -> File:

@@ -347,7 +347,6 @@ class SealedPart:
             raise damaged(self._path, vec.offset, "vectors of sealed rows cut short")
         floats = np.frombuffer(self._mapping.data, "<f4", width * self.count, self._vectors_at)
         self._vectors = floats.reshape(self.count, width)[:, width - self.dim :]
-        self._mapping.is_scattered(self._vectors_at, 4 * width * self.count)
         self.vec, self._dead = vec, dead
 
     def fetch(self) -> None:
@@ -464,8 +463,10 @@ class SealedPart:
             self._section(name)
         for block in range(len(self._blocks) - 1):
             self._block(block)
+        width = rvf.row_dtype(self.dim).itemsize
         for first in range(0, self.count, _CHECKED_ROWS):
             rows = np.arange(first, min(first + _CHECKED_ROWS, self.count))
+            self._mapping.will_need(self._vectors_at + first * width, len(rows) * width)
             self._compare(rows, np.ascontiguousarray(self._vectors[rows]))
         self._is_checked = True
 

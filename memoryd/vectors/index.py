@@ -43,9 +43,10 @@ _CANDIDATES: Final = 100
 _CANDIDATES_PER_HIT: Final = 8
 _MARGIN: Final = 4
 
-# The codes are asked for so many times the candidates at once: to scan again costs more than a longer list. A row that is
-# fetched costs as much as four that are read in order.
-_REACH: Final = 16
+# The codes are asked for so many times the candidates at once, or for this share of the rows: to scan again costs more than
+# a longer list. A row that is fetched costs as much as four that are read in order.
+_REACH: Final = 4
+_REACH_SHARE: Final = 1 / 64
 _WORTH_IT: Final = 0.25
 
 # Above this many rows a graph is quicker than the codes; it doubles the memory of a user and takes minutes to build.
@@ -218,7 +219,7 @@ def _by_codes(
     """
     passes = mask[: codes.rows]
     passing = int(np.count_nonzero(passes))
-    reach = _REACH * max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
+    reach = max(_REACH * max(_CANDIDATES, _CANDIDATES_PER_HIT * k), int(_REACH_SHARE * passing))
     while True:
         rough, candidates = _candidates(codes, query, passes, passing, min(reach, passing))
         found = _scored(query, vectors, rough, candidates, k)
