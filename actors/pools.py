@@ -36,6 +36,7 @@ class Pools:
         self._search = _pool(SEARCH_THREADS, "search")
         self._disk = _pool(DISK_THREADS, "disk")
         self._background = _pool(BACKGROUND_DISK_THREADS, "background", _yield_to_others)
+        self._link = _pool(1, "link", _yield_to_others)
         # A write and a read of the log may go on at the same time; two writes never.
         self._log_write = _pool(1, "log-write")
         self._log_read = _pool(1, "log-read")
@@ -59,6 +60,10 @@ class Pools:
         """Run disk work that nobody waits for."""
         return await _run(self._background, call, *args, **kwargs)
 
+    async def link(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make a graph: a minute of a processor, one user after the other."""
+        return await _run(self._link, call, *args, **kwargs)
+
     async def log_write(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await _run(self._log_write, call, *args, **kwargs)
 
@@ -67,7 +72,7 @@ class Pools:
 
     def close(self) -> None:
         """Wait for what runs and end the threads."""
-        pools = (self._embed, self._embed_patiently, self._search, self._disk, self._background)
+        pools = (self._embed, self._embed_patiently, self._search, self._disk, self._background, self._link)
         for pool in (*pools, self._log_write, self._log_read):
             pool.shutdown(wait=True, cancel_futures=True)
 

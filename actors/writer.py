@@ -25,9 +25,14 @@ if TYPE_CHECKING:
     from memoryd.protocol.interfaces import FileStatus, MemoryFile, MemoryIndex, MemoryStore, Rewriting
     from memoryd.protocol.records import Trajectory
 
+    Run = Callable[[Callable[[], bool]], Awaitable[bool]]
+
 log = structlog.get_logger("memoryd.memory")
 
 RETRY_FULL_DISK_S: Final = 5.0
+LINK_AFTER_S: Final = (
+    30.0  # a graph takes seconds of a processor: it is made when nothing has been committed for so long
+)
 RETRY_REWRITING_S: Final = 60.0  # after one for which there was no room
 SMALLEST_WASTE: Final = 1 << 20  # bytes; below this a compaction is not worth its fsyncs
 
@@ -35,6 +40,11 @@ SMALLEST_WASTE: Final = 1 << 20  # bytes; below this a compaction is not worth i
 @dataclass(frozen=True, slots=True)
 class CommitDue:
     """Control message: the oldest of what waits has waited long enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDue:
+    """Control message: look whether there is time to make a graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +141,10 @@ class Writer:
         self._ctx = ctx
         self._commit_after_s = commit_after_s
         self._commit_records = commit_records
-        self._is_rewriting = False
+        self._rewriting: Rewriting | None = None
         self._rewrite_after = 0.0
+        self._last_commit = 0.0
+        self._link_timer: asyncio.TimerHandle | None = None
         self._pending = _Pending(applied_seq)
         self._hurry_to = Seq(0)
         self._idle = asyncio.Event()
@@ -195,6 +207,8 @@ class Writer:
 
     async def finish(self) -> None:
         """Commit what is left, and what requests under way add meanwhile; no commit begins after this."""
+        if self._rewriting is not None:
+            self._rewriting.stop()
         await self._hold()  # for good: a request that comes now must not begin a second commit beside this one
         while self._pending.since is not None and not self._disk_is_full:
             await self._commit(self._take())
@@ -222,6 +236,19 @@ class Writer:
             await self.reopen_after_full_disk()
         else:
             self.schedule()
+
+    def link_if_quiet(self) -> None:
+        """React to LinkDue."""
+        self._link_timer = None
+        rest = self._last_commit + LINK_AFTER_S - asyncio.get_running_loop().time()
+        if self._file is None or self._rewriting is not None or rest > 0:
+            self._link_later(max(rest, 1.0))
+        elif (rewriting := self._file.linking()) is not None:
+            self._begin(self._file, rewriting, self._pools.link)
+
+    def _link_later(self, seconds: float) -> None:
+        if self._link_timer is None:
+            self._link_timer = self._ctx.after(seconds, LinkDue())
 
     async def erase(self) -> None:
         """Begin an empty file that remembers only how far the events were applied."""
@@ -303,7 +330,9 @@ class Writer:
             if not done.done():
                 done.set_result(None)
         self._relay.poke(Committed(user=self._user, seq=self.committed_seq))
+        self._last_commit = asyncio.get_running_loop().time()
         self._rewrite_if_wanted(self._file)
+        self._link_later(LINK_AFTER_S)
 
     async def _put_aside(self, pending: _Pending, error: DiskFull) -> None:
         """Refuse what only its caller has; keep what the event log has too."""
@@ -337,22 +366,25 @@ class Writer:
     def _rewrite_if_wanted(self, file: MemoryFile | None) -> None:
         """Begin to fold or to compact, if it is worth it and nothing of that kind is under way."""
         now = asyncio.get_running_loop().time()
-        if file is None or self._is_rewriting or now < self._rewrite_after:
+        if file is None or self._rewriting is not None or now < self._rewrite_after:
             return
         status = self.file_status
         is_wasteful = status.dead_bytes > max(SMALLEST_WASTE, status.file_bytes - status.dead_bytes)
         rewriting = file.compaction() if is_wasteful else file.fold()
         if rewriting is not None:
-            self._is_rewriting = True
-            self._ctx.spawn(self._rewrite(file, rewriting))
+            self._begin(file, rewriting, self._pools.disk_in_background)
 
-    async def _rewrite(self, file: MemoryFile, rewriting: Rewriting) -> None:
+    def _begin(self, file: MemoryFile, rewriting: Rewriting, run: Run) -> None:
+        self._rewriting = rewriting
+        self._ctx.spawn(self._rewrite(file, rewriting, run))
+
+    async def _rewrite(self, file: MemoryFile, rewriting: Rewriting, run: Run) -> None:
         """Prepare beside commits, finish between two of them."""
         try:
-            await self._pools.disk_in_background(rewriting.prepare)
+            is_prepared = await run(rewriting.prepare)
             await self._hold()
             try:
-                if file is self._file:
+                if is_prepared and file is self._file:
                     self.file_status = await self._pools.disk(file.finish, rewriting)
                     await self._rebase(file)
             except DiskFull as error:
@@ -364,7 +396,7 @@ class Writer:
             self._rewrite_after = asyncio.get_running_loop().time() + RETRY_REWRITING_S
         finally:
             await self._pools.disk_in_background(rewriting.abandon)
-            self._is_rewriting = False
+            self._rewriting = None
         self.schedule()
 
     async def _rebase(self, file: MemoryFile) -> None:

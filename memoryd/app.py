@@ -60,6 +60,7 @@ from memoryd.stores.datadir import GLOBAL, DataDir
 from memoryd.stores.events import SqliteEventStore
 from memoryd.stores.globalfile import GlobalFile
 from memoryd.vectors.codes import Codebook
+from memoryd.vectors.graph import link
 from memoryd.vectors.index import VectorIndex
 from memoryd.version import VERSION
 
@@ -257,7 +258,7 @@ class Daemon:
         )
 
     def _stored_below(self, root: Path) -> RvfMemoryStore:
-        return RvfMemoryStore(root, self._embedder.model, self._files, self._clock, self._index, self._codebook)
+        return RvfMemoryStore(root, self._embedder.model, self._files, self._clock, self._index, self._codebook, link)
 
     def _index(self, contents: Contents) -> VectorIndex:
         return VectorIndex(contents, self._codebook, graph_above=self._config.memory.hnsw_above_rows)

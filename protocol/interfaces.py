@@ -218,7 +218,13 @@ class Rewriting(Protocol):
     `prepare` takes long and may run beside commits; `MemoryFile.finish` is quick. Raises StorageFault.
     """
 
-    def prepare(self) -> None: ...
+    def prepare(self) -> bool:
+        """Return whether there is something to finish."""
+        ...
+
+    def stop(self) -> None:
+        """Have `prepare` return soon, if it would take more than a few seconds; safe to call from anywhere."""
+        ...
 
     def abandon(self) -> None:
         """Give up what was prepared. Does nothing when it is finished."""
@@ -245,6 +251,10 @@ class MemoryFile(Protocol):
 
     def compaction(self) -> Rewriting | None:
         """Return how the live rows come into a new file in the place of this one, None when there is none; quick."""
+        ...
+
+    def linking(self) -> Rewriting | None:
+        """Return how the sealed rows get their graph, None when they have one or are too few; quick."""
         ...
 
     def finish(self, rewriting: Rewriting) -> FileStatus:

@@ -19,7 +19,7 @@ from memoryd.protocol.interfaces import Contents, FileStatus
 from memoryd.rvf.format import MAX_ROW_ID, Identity
 from memoryd.rvf.ledger import Addition, Ledger
 from memoryd.rvf.records import encode_record, encode_trajectory
-from memoryd.rvf.rewriting import Compaction, Folding, Place, append
+from memoryd.rvf.rewriting import Compaction, Folding, Linking, Place, append
 from memoryd.rvf.snapshot import read_snapshot
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from memoryd.rvf.format import Vectors
     from memoryd.rvf.lock import WriterLock
     from memoryd.rvf.reader import State
+    from memoryd.rvf.rewriting import Link
     from memoryd.rvf.sealed import SealedPart
     from memoryd.rvf.snapshot import Snapshot
 
@@ -49,14 +50,14 @@ class RvfMemoryFile:
         path: Path,
         lock: WriterLock,
         ledger: Ledger,
-        encoder: Encoder | None,
+        place: Place,
         *,
         file: File | None,
         torn_bytes_cut: int,
     ) -> None:
         self._files = files
         self._path = path
-        self._place = Place(files, path, encoder)
+        self._place = place
         self._lock = lock
         self._ledger = ledger
         self._file = file  # None until the first commit of a new user
@@ -76,17 +77,19 @@ class RvfMemoryFile:
         lock: WriterLock,
         file_id: bytes,
         encoder: Encoder | None = None,
+        link: Link | None = None,
     ) -> tuple[RvfMemoryFile, Contents]:
         """Open the file at `path` and return it with what it holds; it may not be there yet.
 
         Cuts what is torn behind the last commit, and syncs that commit again when its writer failed. `file_id`, 16
-        random bytes, names a file that is new; `encoder` makes the codes of rows that are sealed. The lock belongs to
-        the file once this returns. Raises Damaged, ModelMismatch or another StorageFault.
+        random bytes, names a file that is new; `encoder` makes the codes of rows that are sealed, and `link` their
+        graph. The lock belongs to the file once this returns. Raises Damaged, ModelMismatch or another StorageFault.
         """
-        files.unlink(Place(files, path, encoder).temporary)
+        place = Place(files, path, encoder, link)
+        files.unlink(place.temporary)
         if not files.exists(path):
             new = Ledger(model, Identity(file_id))
-            return cls(files, path, lock, new, encoder, file=None, torn_bytes_cut=0), _nothing(model)
+            return cls(files, path, lock, new, place, file=None, torn_bytes_cut=0), _nothing(model)
         file = files.open(path, writable=True)
         try:
             snapshot = read_snapshot(file, path)
@@ -101,7 +104,7 @@ class RvfMemoryFile:
             file.close()
             raise
         ledger = Ledger.of(snapshot, Identity(file_id))
-        memory = cls(files, path, lock, ledger, encoder, file=file, torn_bytes_cut=torn)
+        memory = cls(files, path, lock, ledger, place, file=file, torn_bytes_cut=torn)
         memory._take(snapshot)
         return memory, snapshot.contents()
 
@@ -151,6 +154,13 @@ class RvfMemoryFile:
         """
         return None if self._file is None else Compaction(self._place, self._ledger, self._ledger.model)
 
+    def linking(self) -> Linking | None:
+        """Return how the sealed rows get their graph; None when they have one, or are too few."""
+        link = self._place.link
+        return (
+            None if link is None or self._file is None or not self._ledger.is_linkable() else Linking(self._place, link)
+        )
+
     def compact(self) -> FileStatus:
         """Do all of a compaction at once. Raises StorageFault; afterwards this writer is closed for good."""
         return self._rewrite(self.compaction())
@@ -169,7 +179,7 @@ class RvfMemoryFile:
         """
         self._require_open()
         with self._closed_by_failure():
-            if self._file is None or not isinstance(rewriting, Folding | Compaction):
+            if self._file is None or not isinstance(rewriting, Folding | Linking | Compaction):
                 raise TypeError(f"nothing of this file: {type(rewriting).__name__}")
             self._file, self._ledger = rewriting.finish(self._file, self._ledger)
             self._take(read_snapshot(self._file, self._path))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MAGIC: Final = b"SFVR"  # part of the file format
 VERSION: Final = 1  # part of the file format
 VEC: Final = 0x01  # part of the file format
+INDEX: Final = 0x02  # part of the file format
 MANIFEST: Final = 0x05  # part of the file format
 PRIVATE: Final = 0xF0  # part of the file format: the first type that is free for others
 COSINE: Final = 2  # part of the file format

@@ -86,6 +86,7 @@ class History:
     number: int
     applied_seq: Seq
     next_row: int
+    linked_to: int
     rows: list[int] = field(default_factory=list)
     ids: list[RecordId] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
@@ -118,6 +119,7 @@ def read_history(file: File, path: Path, state: State) -> History:
         number=last.number,
         applied_seq=last.applied_seq,
         next_row=last.next_row,
+        linked_to=last.linked_to,
     )
     for piece in pieces:
         _add(history, piece, path)

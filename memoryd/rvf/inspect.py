@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from memoryd.rvf.format import SegmentHeader
     from memoryd.rvf.reader import State
 
-INDEX: Final = 0x02  # part of the file format
 COW_MAP: Final = 0x20  # part of the file format
 MEMBERSHIP: Final = 0x22  # part of the file format
 
 _NAMES: Final = {
     rvf.VEC: "VEC",
-    INDEX: "INDEX",
+    rvf.INDEX: "INDEX",
     0x04: "JOURNAL",
     rvf.MANIFEST: "MANIFEST",
     0x07: "META",
@@ -201,7 +200,7 @@ _SAYS: Final[dict[int, Callable[[bytes], str]]] = {
     rvf.VEC: _vectors,
     rvf.MANIFEST: _manifest,
     rvf.PRIVATE: _records,
-    INDEX: _graph,
+    rvf.INDEX: _graph,
     COW_MAP: _branch,
     MEMBERSHIP: _members,
 }

@@ -21,7 +21,7 @@ from memoryd.rvf.records import Body, pack_body
 from memoryd.rvf.sealed import Place, Rows, SealedPart, pack_sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from memoryd.protocol.interfaces import Encoder, ModelInfo
     from memoryd.rvf.format import Identity, Vectors
@@ -43,6 +43,11 @@ SEALED_ROWS: Final = 256
 # So many sealed pieces of about the same size are folded into a larger one: eight below the first bound, four below the
 # second. So a row is written four times at most, and a million rows stand in about forty pieces.
 _MERGES: Final = ((4_096, 8), (16_384, 4))
+
+# A graph is worth its time from so many sealed rows on (the reference runtime uses none for fewer), and again when so many
+# and this share of them are not in it.
+_LINKED_ROWS: Final = 1_024
+_UNLINKED_SHARE: Final = 0.2
 
 # Columns and codes of sealed rows stand at multiples of this; see sealed.py.
 _ALIGNMENT: Final = 64
@@ -66,7 +71,7 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A private segment and the vectors that belong to it, which stand behind it."""
+    """A private segment and the vectors that belong to it, which stand behind it; `last_row` is -1 unless it is sealed."""
 
     first: int
     number: int
@@ -75,6 +80,7 @@ class Unit:
     rows: int
     record_bytes: int
     trajectory_bytes: int
+    last_row: int
     lines: tuple[_Line, ...]
 
 
@@ -84,7 +90,8 @@ class Ledger:
 
     `others` are VEC segments that other programs wrote or moved. `held` counts the rows that have a vector, deleted ones
     included; `deleted` are those of them that are no longer alive. `next_row` and `number`, of the next private segment, are never given back, so that no id comes
-    to mean another row. `trajectory_sizes` are the encoded bytes of those that are kept.
+    to mean another row. `trajectory_sizes` are the encoded bytes of those that are kept. `graph` is the INDEX segment, and
+    `linked_to` the last row in it, -1 without one.
     """
 
     model: ModelInfo
@@ -98,6 +105,8 @@ class Ledger:
     applied_seq: Seq = BEFORE_ALL
     units: list[Unit] = field(default_factory=list)
     others: list[_Line] = field(default_factory=list)
+    graph: _Line | None = None
+    linked_to: int = -1
     held: int = 0
     trajectory_sizes: dict[TrajectoryId, int] = field(default_factory=dict)
     deleted: set[int] = field(default_factory=set)
@@ -116,7 +125,8 @@ class Ledger:
         dead += [_dead(part.rows[: part.count], manifest.deleted) for part in snapshot.parts if len(manifest.deleted)]
         highest = max((int(rows[-1]) for rows in (snapshot.held, manifest.deleted) if len(rows)), default=-1)
         highest = max([highest, *(part.head.last_row for part in snapshot.parts)])
-        # Old manifests, journals and graphs of other programs stay behind.
+        graphs = [(entry.id, entry.offset, entry.length, entry.type) for entry in state.of_type(rvf.INDEX)]
+        # Old manifests and journals of other programs stay behind.
         return cls(
             model=history.model,
             identity=manifest.identity or identity,
@@ -133,6 +143,8 @@ class Ledger:
                 for entry in by_offset.values()
                 if entry.offset not in listed
             ],
+            graph=graphs[-1] if graphs else None,
+            linked_to=history.linked_to if graphs else -1,
             held=manifest.held,
             trajectory_sizes=history.trajectory_sizes,
             deleted={row for rows in dead for row in rows.tolist()},
@@ -153,7 +165,7 @@ class Ledger:
     @property
     def segments(self) -> int:
         """How many segments the next manifest lists."""
-        return len(self.others) + sum(len(unit.lines) for unit in self.units)
+        return len(self._lines())
 
     def commit(self, addition: Addition) -> Iterator[bytes]:
         """Yield the segments that hold all this, and enter them."""
@@ -211,12 +223,11 @@ class Ledger:
     def manifest(self) -> bytes:
         """Return the manifest that commits everything entered so far, and go on to the next epoch."""
         self.epoch += 1
-        lines = [*self.others, *(line for unit in self.units for line in unit.lines)]
         manifest = rvf.Manifest(
             epoch=self.epoch,
             dim=self.model.dim,
             held=self.held,
-            directory=np.array(lines, rvf.ENTRY),
+            directory=np.array(self._lines(), rvf.ENTRY),
             deleted=np.array(sorted(self.deleted), np.uint64),
             identity=self.identity,
         )
@@ -235,14 +246,39 @@ class Ledger:
         hold by its size before compression.
         """
         sizes = {rvf.VEC: 0, rvf.PRIVATE: 0}
-        for _, _, length, kind in (*self.others, *(line for unit in self.units for line in unit.lines)):
-            sizes[kind] += rvf.HEADER_SIZE + length
+        for _, _, length, kind in self._lines():
+            sizes[kind] = sizes.get(kind, 0) + rvf.HEADER_SIZE + length
         record_bytes = sum(unit.record_bytes for unit in self.units)
         trajectory_bytes = sum(unit.trajectory_bytes for unit in self.units)
         texts = _share(record_bytes, live, sum(unit.rows for unit in self.units)) + sum(self.trajectory_sizes.values())
         needed = _share(sizes[rvf.VEC], live, self.held)
         needed += _share(sizes[rvf.PRIVATE], texts, record_bytes + trajectory_bytes)
-        return max(0, self.size - self.manifest_size - needed)
+        return max(0, self.size - self.manifest_size - needed - sizes.get(rvf.INDEX, 0))
+
+    def is_linkable(self) -> bool:
+        """Whether a graph should be made, or made anew."""
+        sealed = [unit for unit in self.units if unit.is_sealed]
+        rows = sum(unit.rows for unit in sealed)
+        unlinked = sum(unit.rows for unit in sealed if unit.last_row > self.linked_to)
+        return not self.others and unlinked >= max(_LINKED_ROWS, _UNLINKED_SHARE * rows)
+
+    def link(self, payload: bytes, last_row: int) -> bytes:
+        """Return the INDEX segment whose last row this is, and enter it in the place of an earlier one."""
+        segment = rvf.pack_segment(rvf.INDEX, self.next_segment, payload)
+        self.graph = (self.next_segment, self.size, len(payload), rvf.INDEX)
+        self.linked_to = last_row
+        self.next_segment += 1
+        self.size += len(segment)
+        return segment
+
+    def unlink(self, gone: Iterable[int]) -> None:
+        """Give up the graph if one of these rows, which have no vector any more, is in it: no reader would take it."""
+        if any(row <= self.linked_to for row in gone) or self.linked_to < 0:
+            self.graph, self.linked_to = None, -1
+
+    def _lines(self) -> list[_Line]:
+        graph = [] if self.graph is None else [self.graph]
+        return [*self.others, *(line for unit in self.units for line in unit.lines), *graph]
 
     def _log(
         self, first: int, number: int, rows: Rows, dropped: Sequence[TrajectoryId], trajectories: Sequence[bytes]
@@ -256,6 +292,7 @@ class Ledger:
             model=self.model,
             applied_seq=self.applied_seq,
             next_row=self.next_row,
+            linked_to=self.linked_to,
             rows=rows.ids.tolist(),
             records=list(rows.records),
             dropped=list(dropped),
@@ -289,7 +326,9 @@ class Ledger:
         count, size = len(rows.records), sum(map(len, rows.records))
         self.held += count
         is_sealed = isinstance(rows, Rows)
-        self.units.append(Unit(first, number, crc32(payload), is_sealed, count, size, trajectory_bytes, tuple(lines)))
+        last_row = int(rows.ids[-1]) if isinstance(rows, Rows) else -1
+        crc = crc32(payload)
+        self.units.append(Unit(first, number, crc, is_sealed, count, size, trajectory_bytes, last_row, tuple(lines)))
 
 
 def _unit(piece: Piece, by_offset: Mapping[int, Entry]) -> Unit:
@@ -298,16 +337,27 @@ def _unit(piece: Piece, by_offset: Mapping[int, Entry]) -> Unit:
     lines = [(entry.id, entry.offset, entry.length, entry.type)]
     vec = by_offset.get(entry.offset + entry.size)
     if isinstance(content, SealedPart):
-        rows, record_bytes, trajectory_bytes = content.count, content.head.text_bytes, content.head.trajectory_bytes
-        is_there = content.vec is not None
+        head = content.head
+        rows, record_bytes, trajectory_bytes = content.count, head.text_bytes, head.trajectory_bytes
+        last_row, is_there = head.last_row, content.vec is not None
     else:
         rows, record_bytes = len(content.rows), sum(map(len, content.records))
         trajectory_bytes = sum(map(len, content.trajectories))
-        is_there = rows > 0
+        last_row, is_there = -1, rows > 0
     if is_there and vec is not None:
         lines.append((vec.id, vec.offset, vec.length, vec.type))
     is_sealed = isinstance(content, SealedPart)
-    return Unit(piece.first, piece.number, piece.crc, is_sealed, rows, record_bytes, trajectory_bytes, tuple(lines))
+    return Unit(
+        piece.first,
+        piece.number,
+        piece.crc,
+        is_sealed,
+        rows,
+        record_bytes,
+        trajectory_bytes,
+        last_row,
+        tuple(lines),
+    )
 
 
 def _dead(held: rvf.Ids, deleted: rvf.Ids) -> rvf.Ids:

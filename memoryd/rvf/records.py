@@ -47,7 +47,8 @@ class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     It stands for the private segments `first` to `number`, which are the same unless several commits were folded.
     `others` counts the other private segments of the state this one was written into, and `census` is the XOR of their
-    hashes. `rows[i]` is the row id whose vector belongs to `records[i]`. `next_row` is the smallest row id never used.
+    hashes. `rows[i]` is the row id whose vector belongs to `records[i]`. `next_row` is the smallest row id never used,
+    and `linked_to` the last one in the graph of the file, -1 without one.
     `dropped` names trajectories that are gone; then `trajectories`, encoded like the records, replace earlier ones.
     """
 
@@ -59,6 +60,7 @@ class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     model: ModelInfo
     applied_seq: Seq
     next_row: int
+    linked_to: int
     rows: list[int]
     records: list[bytes]
     dropped: list[TrajectoryId]

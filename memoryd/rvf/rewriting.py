@@ -1,7 +1,7 @@
 """How rows move to another place of a file, or into a new one, while commits go on.
 
-`prepare` takes long, reads through a descriptor of its own, and may run beside commits; `finish` is quick, and runs
-between two of them. What was committed meanwhile is added then.
+`prepare` takes long, reads through a descriptor of its own, and may run beside commits; it returns whether there is
+something to finish. `finish` is quick, and runs between two commits. What was committed meanwhile is added then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 
 from memoryd.protocol.errors import StorageFault
 from memoryd.rvf import format as rvf
+from memoryd.rvf.adjacency import pack_adjacency, unpack_adjacency
 from memoryd.rvf.ledger import MAX_ROWS, SEALED_ROWS, Addition, Ledger, cuts
+from memoryd.rvf.reader import read_segment
 from memoryd.rvf.records import Body, encode_trajectory, trajectory_id
 from memoryd.rvf.sealed import Changes, Rows, SealedPart
 from memoryd.rvf.snapshot import read_snapshot
@@ -25,11 +27,12 @@ if TYPE_CHECKING:
 
     from memoryd.files import File, FileSystem
     from memoryd.protocol.ids import TrajectoryId
-    from memoryd.protocol.interfaces import Encoder, ModelInfo, Vectors
+    from memoryd.protocol.interfaces import Adjacency, Encoder, ModelInfo, Vectors
     from memoryd.rvf.format import Ids
     from memoryd.rvf.history import Piece
     from memoryd.rvf.snapshot import Snapshot
 
+    Link = Callable[[Vectors, Adjacency | None, Callable[[], bool]], Adjacency | None]
     Embed = Callable[[Sequence[bytes]], Vectors]
 
 TEMPORARY_SUFFIX: Final = ".compact.tmp"
@@ -42,6 +45,7 @@ class Place:
     files: FileSystem
     path: Path
     encoder: Encoder | None
+    link: Link | None = None
 
     @property
     def temporary(self) -> Path:
@@ -65,21 +69,64 @@ class Folding:
         self._first = first
         self._number = number
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         with self._place.reading() as file:
             found = read_snapshot(file, self._place.path)
         pieces = [p for p in found.history.pieces if self._first <= p.first and p.number <= self._number]
         self._rows = _joined([*_sources(found, pieces)], found.history.model.dim)
         self._changes = _changes(pieces)
         held = np.concatenate([_ids(piece) for piece in pieces])
-        self._gone = set(np.setdiff1d(held, self._rows.ids).tolist())
+        self._gone = set(held.tolist()) - set(self._rows.ids.tolist())
+        return True
 
     def finish(self, file: File, ledger: Ledger) -> tuple[File, Ledger]:
+        ledger.deleted -= self._gone
+        ledger.unlink(self._gone)
         segments = [*ledger.fold(self._first, self._number, self._rows, self._changes, self._place.encoder)]
         segments += ledger.commit(_addition(ledger.model.dim))
-        ledger.deleted -= self._gone
         append(file, ledger, segments)
         return file, ledger
+
+    def stop(self) -> None:
+        """Do nothing: it does not take long."""
+
+    def abandon(self) -> None:
+        """Nothing was written."""
+
+
+class Linking:
+    """The graph of the sealed rows, as other programs use it: that of before and the rows since, or a new one."""
+
+    def __init__(self, place: Place, link: Link) -> None:
+        self._place = place
+        self._link = link
+        self._is_wanted = True
+
+    def prepare(self) -> bool:
+        with self._place.reading() as file:
+            found = read_snapshot(file, self._place.path)
+            ids = np.concatenate([rvf.NO_ROWS, *(part.rows[: part.count] for part in found.parts)])
+            known = _known_graph(file, self._place.path, found, ids)
+        vectors = np.empty((len(ids), found.history.model.dim), np.float32)
+        done = 0
+        for part in found.parts:
+            vectors[done : done + part.count] = part.vectors(slice(0, part.count))
+            done += part.count
+        graph = self._link(vectors, known, lambda: self._is_wanted)
+        if graph is None:
+            return False
+        self._payload = pack_adjacency(ids, graph)
+        self._last_row = int(ids[-1])
+        return True
+
+    def finish(self, file: File, ledger: Ledger) -> tuple[File, Ledger]:
+        segments = [ledger.link(self._payload, self._last_row), *ledger.commit(_addition(ledger.model.dim))]
+        append(file, ledger, segments)
+        return file, ledger
+
+    def stop(self) -> None:
+        """Have `prepare` return soon, with nothing to finish."""
+        self._is_wanted = False
 
     def abandon(self) -> None:
         """Nothing was written."""
@@ -96,7 +143,7 @@ class Compaction:
         self._file: File | None = None
         self._written: list[Ids] = []
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         self._place.files.unlink(self._place.temporary)
         with self._place.reading() as file:
             found = self._found = read_snapshot(file, self._place.path)
@@ -109,6 +156,7 @@ class Compaction:
         for segment in self._ledger.commit(_addition(self._ledger.model.dim, trajectories=trajectories)):
             new.append(segment)
         new.sync()
+        return True
 
     def finish(self, file: File, ledger: Ledger) -> tuple[File, Ledger]:
         place, successor, new = self._place, self._ledger, self._file
@@ -125,6 +173,9 @@ class Compaction:
         self._file = None
         file.close()
         return new, successor
+
+    def stop(self) -> None:
+        """Do nothing: it takes about two seconds for 100,000 rows."""
 
     def abandon(self) -> None:
         file, self._file = self._file, None
@@ -160,6 +211,18 @@ def append(file: File, ledger: Ledger, segments: Iterable[bytes]) -> None:
     file.sync()
     file.append(ledger.manifest())
     file.sync()
+
+
+def _known_graph(file: File, path: Path, found: Snapshot, ids: Ids) -> Adjacency | None:
+    """Return the graph in the file if its rows are the first of `ids`."""
+    entries = found.state.of_type(rvf.INDEX)
+    if not entries:
+        return None
+    try:
+        linked, graph = unpack_adjacency(read_segment(file, path, entries[-1]))
+    except ValueError:
+        return None
+    return graph if np.array_equal(linked, ids[: len(linked)]) else None
 
 
 def _sources(found: Snapshot, pieces: Sequence[Piece]) -> Iterator[Rows]:

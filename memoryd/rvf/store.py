@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.ids import UserId
     from memoryd.protocol.interfaces import Contents, Encoder, Finding, MemoryIndex, ModelInfo
     from memoryd.protocol.records import MemoryRecord
+    from memoryd.rvf.rewriting import Link
 
 FILE_NAME: Final = "memory.rvf"
 LOCK_NAME: Final = "memory.rvf.lock"
@@ -30,8 +31,8 @@ LOCK_NAME: Final = "memory.rvf.lock"
 class RvfMemoryStore:
     """A `MemoryStore` below the folder `root`.
 
-    `make_index` builds the searchable half from what a file holds; `encoder` makes the codes it reads there.
-    `random_bytes` makes the names of files and
+    `make_index` builds the searchable half from what a file holds; `encoder` makes the codes it reads there, and
+    `link` the graph for other programs. `random_bytes` makes the names of files and
     writers.
     """
 
@@ -43,6 +44,7 @@ class RvfMemoryStore:
         clock: Clock,
         make_index: Callable[[Contents], MemoryIndex],
         encoder: Encoder | None = None,
+        link: Link | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._root = root
@@ -51,6 +53,7 @@ class RvfMemoryStore:
         self._clock = clock
         self._make_index = make_index
         self._encoder = encoder
+        self._link = link
         self._random_bytes = random_bytes
 
     def users(self) -> Iterator[UserId]:
@@ -75,7 +78,7 @@ class RvfMemoryStore:
         lock = self._lock(user)
         try:
             file, contents = RvfMemoryFile.open(
-                self._files, path, self._model, lock, self._random_bytes(16), self._encoder
+                self._files, path, self._model, lock, self._random_bytes(16), self._encoder, self._link
             )
         except BaseException:
             lock.abandon()

@@ -6,18 +6,22 @@ plain arrays and put back, which spares inserting the rows anew.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import faiss
 import numpy as np
 
 from memoryd.protocol.interfaces import Adjacency
+from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.sealed import Sealed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    from memoryd.vectors.blocks import Blocks
+    from memoryd.protocol.interfaces import Vectors
 
     Numbers = NDArray[np.int64]
 
@@ -32,6 +36,8 @@ MOST_WANTED: Final = 100
 
 # Neighbours per row: 2 M on the ground, and M on each floor above, where one row in M of the floor below stands.
 _LINKS_PER_ROW: Final = 2 * _M + _M / (_M - 1)
+
+_STEP: Final = 64  # rows that are inserted without asking whether that is still wanted: at most 60 ms
 
 _NOBODY: Final = -1  # faiss: a place in a list that is free, and the entry and top layer of an empty graph
 
@@ -50,15 +56,7 @@ class Graph(Sealed):
 
         Raises ValueError when it is no graph over rows that are there, or has longer lists or more layers than ours.
         """
-        index = _empty(vectors.dim)
-        _check(links, vectors.rows, most_layers=_hnsw(index).cum_nneighbor_per_level.size() - 1)
-        rows = len(links.layers)
-        storage = faiss.downcast_index(index.storage)
-        for _, part in vectors.parts(0, rows):
-            storage.add(part)
-        _put(links, _hnsw(index))
-        index.ntotal = rows
-        return cls(index)
+        return cls(_restored(links, vectors))
 
     def adjacency(self) -> Adjacency:
         """Return a copy of the links between the rows."""
@@ -86,10 +84,40 @@ class Graph(Sealed):
         return int(self.rows * (4 * self._index.d + 4 * _LINKS_PER_ROW + 12))
 
 
+def link(vectors: Vectors, known: Adjacency | None, is_wanted: Callable[[], bool]) -> Adjacency | None:
+    """Return the graph over float32 [n, dim]; `known` is one over the first of them, which is extended.
+
+    None when it is no longer wanted, which is asked every few rows.
+    """
+    rows = Blocks(vectors)
+    index = _empty(rows.dim)
+    if known is not None:
+        with suppress(ValueError):  # another program's, with lists longer than ours: it is made anew
+            index = _restored(known, rows)
+    for _, part in rows.parts(index.ntotal, len(vectors)):
+        for at in range(0, len(part), _STEP):
+            if not is_wanted():
+                return None
+            index.add(part[at : at + _STEP])
+    return Graph(index).adjacency()
+
+
 def _empty(dim: int) -> faiss.IndexHNSWFlat:
     index = faiss.IndexHNSWFlat(dim, _M, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = _EF_CONSTRUCTION
     index.hnsw.efSearch = _EF_SEARCH
+    return index
+
+
+def _restored(links: Adjacency, vectors: Blocks) -> faiss.IndexHNSWFlat:
+    index = _empty(vectors.dim)
+    _check(links, vectors.rows, most_layers=_hnsw(index).cum_nneighbor_per_level.size() - 1)
+    rows = len(links.layers)
+    storage = faiss.downcast_index(index.storage)
+    for _, part in vectors.parts(0, rows):
+        storage.add(part)
+    _put(links, _hnsw(index))
+    index.ntotal = rows
     return index
 
 
