@@ -14,18 +14,18 @@ from memoryd.files import RealFiles
 from memoryd.protocol.interfaces import Batch, ModelInfo
 from memoryd.rvf import format as rvf
 from memoryd.rvf.adjacency import pack_adjacency
-from memoryd.rvf.inspect import INDEX
+from memoryd.rvf.store import RvfMemoryStore
 from memoryd.vectors.blocks import Blocks
-from memoryd.vectors.graph import Graph
+from memoryd.vectors.graph import Graph, link
+from memoryd.vectors.index import VectorIndex
 from tests.helpers.interop import check_script, rewrite_script, run_reference
-from tests.helpers.memories import USER, Expected, entries, record_id, store, units
+from tests.helpers.memories import USER, Expected, StillClock, entries, record_id, units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from memoryd.protocol.interfaces import Adjacency, Opened, Vectors
-    from memoryd.rvf.store import RvfMemoryStore
+    from memoryd.protocol.interfaces import Adjacency, Opened, Rewriting, Vectors
 
 DIM = 384
 MODEL = ModelInfo("all-MiniLM-L6-v2", DIM, "ab" * 32)
@@ -33,8 +33,8 @@ EVERY_ROW = {"op": "not", "child": {"op": "eq", "fieldId": 999, "valueType": "st
 K = 10
 
 
-def ours(root: Path) -> RvfMemoryStore:
-    return store(RealFiles(), root, MODEL)
+def ours(root: Path, model: ModelInfo = MODEL) -> RvfMemoryStore:
+    return RvfMemoryStore(root, model, RealFiles(), StillClock(), VectorIndex, link=link)
 
 
 def filled(root: Path, rows: int, per_commit: int, *, deleted: Sequence[int] = ()) -> Opened:
@@ -127,6 +127,68 @@ def test_a_vector_that_the_reference_runtime_adds_is_ignored_and_named_by_verify
     opened.file.close()
 
 
+def rewrite(opened: Opened, rewriting: Rewriting | None) -> None:
+    assert rewriting is not None
+    assert rewriting.prepare()
+    opened.file.finish(rewriting)
+
+
+@pytest.mark.parametrize("by_runtime", [{"delete": [7, 300]}, {"delete": [7, 300], "compact": True}])
+def test_what_the_reference_runtime_does_to_sealed_rows_is_read_and_mended(
+    tmp_path: Path, by_runtime: dict[str, object]
+) -> None:
+    opened = filled(tmp_path / "data", 400, 100)
+    opened.file.compact()
+    opened.file.commit(Batch(entries=entries([400, 401], DIM), deleted=[record_id(5)]))
+    before = Expected.of(opened.file.load())
+    opened.file.close()
+
+    run_reference(rewrite_script(), file_of(tmp_path / "data"), json.dumps(by_runtime))
+
+    kept = tuple(row for row in before.rows if row[0].id not in (record_id(7), record_id(300)))
+    opened = ours(tmp_path / "data").open(USER)
+    assert Expected.of(opened.file.load()).rows == kept
+    opened.file.compact()
+    opened.file.commit(Batch(entries=entries([402], DIM)))
+    assert len(opened.file.load().sealed) == 1
+    opened.file.close()
+    assert ours(tmp_path / "data").verify(USER) == []
+    queries = units(5, DIM, seed=3)
+    said = answers_of_runtime(tmp_path / "data", queries, tmp_path)
+    assert_agrees(said, queries, [row for row in range(403) if row not in (5, 7, 300)])
+
+
+def test_the_reference_runtime_searches_the_graph_of_a_memory_that_was_folded_and_added_to(tmp_path: Path) -> None:
+    model = ModelInfo("small", LINKED_DIM, "ab" * 32)
+    opened = ours(tmp_path / "data", model).open(USER)
+    for start in range(0, 2_000, 500):
+        opened.file.commit(Batch(entries=entries(range(start, start + 500), LINKED_DIM)))
+        while (folding := opened.file.fold()) is not None:
+            rewrite(opened, folding)
+    rewrite(opened, opened.file.linking())
+    opened.file.commit(
+        Batch(entries=entries(range(2_000, 2_050), LINKED_DIM), deleted=[record_id(3), record_id(2_001)])
+    )
+    opened.file.close()
+    path = file_of(tmp_path / "data")
+    alive = [row for row in range(2_050) if row not in (3, 2_001)]
+    vectors = np.stack([entry.vector for entry in entries(alive, LINKED_DIM)])
+    queries = units(50, LINKED_DIM, seed=4)
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps({"queries": [{"vector": query.tolist(), "k": K} for query in queries]}))
+
+    said = run_reference(check_script(), path, asked)
+
+    answers = cast("list[dict[str, list[dict[str, float]]]]", said["answers"])
+    best = np.array(alive)[np.argsort(-(queries @ vectors.T), axis=1)[:, :K]]
+    right = sum(
+        len({int(hit["id"]) for hit in answer["hits"]} & set(rows))
+        for answer, rows in zip(answers, best.tolist(), strict=True)
+    )
+    assert right >= 0.99 * best.size
+    assert ours(tmp_path / "data", model).verify(USER) == []
+
+
 LINKED_ROWS = 2500
 LINKED_DIM = 32
 LINKED_IDS = np.arange(LINKED_ROWS, dtype=np.uint64) * 3 + 5  # with gaps, so that no id is an ordinal
@@ -154,7 +216,7 @@ def without_links_of(whole: Adjacency, left_out: Sequence[bool]) -> Adjacency:
 def written_with_index(path: Path, index: bytes) -> bytes:
     """Write a file of rows and an INDEX segment, and nothing of ours; return its bytes."""
     data, directory = b"", []
-    payloads = ((rvf.VEC, rvf.pack_vec(LINKED_IDS, linked_vectors())), (INDEX, index))
+    payloads = ((rvf.VEC, rvf.pack_vec(LINKED_IDS, linked_vectors())), (rvf.INDEX, index))
     for segment_id, (kind, payload) in enumerate(payloads, start=1):
         directory.append((segment_id, len(data), len(payload), kind))
         data += rvf.pack_segment(kind, segment_id, payload)
