@@ -22,7 +22,7 @@ from memoryd.actors.importing import checked_vectors
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.recalling import Recaller
 from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, outcome_of, weight_of
-from memoryd.actors.writer import CommitDue, LinkDue, Rebased, Writer
+from memoryd.actors.writer import CommitDue, Rebased, TidyDue, Writer
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
 from memoryd.protocol.ids import EventId, RecordId, Seq, TrajectoryId, UserId, new_ulid
@@ -199,7 +199,7 @@ class MemoryAgent(Actor):
         )
 
     async def handle(self, message: object, ctx: Context) -> object:  # noqa: C901, PLR0911, PLR0912 - one line a message
-        if not isinstance(message, CommitDue | LinkDue | Rebased):
+        if not isinstance(message, CommitDue | TidyDue | Rebased):
             self._last_used = asyncio.get_running_loop().time()
         match message:
             case m.Recall():
@@ -210,8 +210,9 @@ class MemoryAgent(Actor):
                 await self._write.due()
             case Rebased():
                 self._seal_if_needed()
-            case LinkDue():
-                self._write.link_if_quiet()
+                ctx.spawn(self._pools.disk_in_background(self._index.check))
+            case TidyDue():
+                self._write.tidy_if_quiet()
             case CommitUpTo(seq=seq):
                 self._write.hurry(seq)
                 self._report()

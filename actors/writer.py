@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("memoryd.memory")
 
 RETRY_FULL_DISK_S: Final = 5.0
-LINK_AFTER_S: Final = (
+QUIET_AFTER_S: Final = (
     30.0  # a graph takes seconds of a processor: it is made when nothing has been committed for so long
 )
 RETRY_REWRITING_S: Final = 60.0  # after one for which there was no room
@@ -43,8 +43,8 @@ class CommitDue:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkDue:
-    """Control message: look whether there is time to make a graph."""
+class TidyDue:
+    """Control message: look whether it is quiet enough to seal rows and to make their graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Writer:
         self._rewriting: Rewriting | None = None
         self._rewrite_after = 0.0
         self._last_commit = 0.0
-        self._link_timer: asyncio.TimerHandle | None = None
+        self._tidy_timer: asyncio.TimerHandle | None = None
         self._pending = _Pending(applied_seq)
         self._hurry_to = Seq(0)
         self._idle = asyncio.Event()
@@ -237,18 +237,21 @@ class Writer:
         else:
             self.schedule()
 
-    def link_if_quiet(self) -> None:
-        """React to LinkDue."""
-        self._link_timer = None
-        rest = self._last_commit + LINK_AFTER_S - asyncio.get_running_loop().time()
+    def tidy_if_quiet(self) -> None:
+        """React to TidyDue."""
+        self._tidy_timer = None
+        rest = self._last_commit + QUIET_AFTER_S - asyncio.get_running_loop().time()
         if self._file is None or self._rewriting is not None or rest > 0:
-            self._link_later(max(rest, 1.0))
-        elif (rewriting := self._file.linking()) is not None:
-            self._begin(self._file, rewriting, self._pools.link)
+            self._tidy_later(max(rest, 1.0))
+        elif (folding := self._file.fold(is_quiet=True)) is not None:
+            self._begin(self._file, folding, self._pools.disk_in_background)
+            self._tidy_later(1.0)
+        elif (linking := self._file.linking()) is not None:
+            self._begin(self._file, linking, self._pools.link)
 
-    def _link_later(self, seconds: float) -> None:
-        if self._link_timer is None:
-            self._link_timer = self._ctx.after(seconds, LinkDue())
+    def _tidy_later(self, seconds: float) -> None:
+        if self._tidy_timer is None:
+            self._tidy_timer = self._ctx.after(seconds, TidyDue())
 
     async def erase(self) -> None:
         """Begin an empty file that remembers only how far the events were applied."""
@@ -332,7 +335,7 @@ class Writer:
         self._relay.poke(Committed(user=self._user, seq=self.committed_seq))
         self._last_commit = asyncio.get_running_loop().time()
         self._rewrite_if_wanted(self._file)
-        self._link_later(LINK_AFTER_S)
+        self._tidy_later(QUIET_AFTER_S)
 
     async def _put_aside(self, pending: _Pending, error: DiskFull) -> None:
         """Refuse what only its caller has; keep what the event log has too."""

@@ -245,8 +245,11 @@ class MemoryFile(Protocol):
         """
         ...
 
-    def fold(self) -> Rewriting | None:
-        """Return how the small pieces that have gathered become one, None when there are not enough of them; quick."""
+    def fold(self, *, is_quiet: bool = False) -> Rewriting | None:
+        """Return how the small pieces that have gathered become one, None when there are not enough of them; quick.
+
+        When it is quiet fewer are enough.
+        """
         ...
 
     def compaction(self) -> Rewriting | None:

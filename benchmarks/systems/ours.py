@@ -37,7 +37,7 @@ class Store:
         def index(contents: Contents) -> VectorIndex:
             return VectorIndex(contents, codebook)
 
-        self._store = RvfMemoryStore(folder, model, RealFiles(), SystemClock(), index)
+        self._store = RvfMemoryStore(folder, model, RealFiles(), SystemClock(), index, codebook)
 
     def open(self, *, new: bool) -> None:
         """Open the file, which is made by its first commit."""
@@ -50,9 +50,19 @@ class Store:
         self._opened.index.add([self._store.encode(record) for record in records], vectors)
 
     def settle(self) -> None:
-        """Seal as the user's actor does."""
-        while self._opened.index.wants_sealing():
-            self._opened.index.seal()()
+        """Fold and seal as the user's actor does; the graph, which it makes for other programs, is left out."""
+        file, index = self._opened.file, self._opened.index
+        while (folding := file.fold(is_quiet=True)) is not None:
+            folding.prepare()
+            file.finish(folding)
+            index.rebased(file.load())()
+        status = file.status()
+        if status.dead_bytes > status.file_bytes - status.dead_bytes:
+            file.compact()
+            index.rebased(file.load())()
+        while index.wants_sealing():
+            index.seal()()
+        index.check()
 
     def search(self, query: Vectors, k: int) -> Found:
         hits = self._opened.index.view().search(query, k=k, where=ANY).hits

@@ -20,7 +20,7 @@ function rowsOf(name) {
 }
 
 function privateBytes() {
-  const lines = readFileSync('/proc/self/smaps_rollup', 'utf8').matchAll(/^Private_(?:Clean|Dirty):\s+(\d+) kB/gm);
+  const lines = readFileSync('/proc/self/smaps_rollup', 'utf8').matchAll(/^Anonymous:\s+(\d+) kB/gm);
   return [...lines].reduce((sum, [, kib]) => sum + 1024 * Number(kib), 0);
 }
 

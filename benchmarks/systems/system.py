@@ -149,14 +149,14 @@ class Phases:
 
 
 def private_bytes() -> int:
-    """Return the memory that only this process has (proc(5), smaps_rollup)."""
+    """Return the memory that the kernel cannot drop: that of no file (proc(5), smaps_rollup)."""
     return sum(_private_kib()) << 10
 
 
 def _private_kib() -> Iterator[int]:
     for line in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines():
         name, _, value = line.partition(":")
-        if name in {"Private_Clean", "Private_Dirty"}:
+        if name == "Anonymous":
             yield int(value.split()[0])
 
 

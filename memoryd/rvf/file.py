@@ -113,7 +113,7 @@ class RvfMemoryFile:
         self._require_open()
         if self._file is None:
             return _nothing(self._ledger.model)
-        return read_snapshot(self._file, self._path).contents()
+        return read_snapshot(self._file, self._path, self._parts).contents()
 
     def commit(self, batch: Batch) -> FileStatus:
         """Append segments, sync, append the manifest that makes them visible, sync.
@@ -142,9 +142,8 @@ class RvfMemoryFile:
             self._status = self._measure()
         return self._status
 
-    def fold(self) -> Folding | None:
-        """Return how the small pieces that have gathered become one; None when there are not enough of them."""
-        found = self._ledger.foldable()
+    def fold(self, *, is_quiet: bool = False) -> Folding | None:
+        found = self._ledger.foldable(is_quiet=is_quiet)
         return None if self._file is None or found is None else Folding(self._place, *found)
 
     def compaction(self) -> Compaction | None:
@@ -181,8 +180,10 @@ class RvfMemoryFile:
         with self._closed_by_failure():
             if self._file is None or not isinstance(rewriting, Folding | Linking | Compaction):
                 raise TypeError(f"nothing of this file: {type(rewriting).__name__}")
+            before = self._file
             self._file, self._ledger = rewriting.finish(self._file, self._ledger)
-            self._take(read_snapshot(self._file, self._path))
+            known = self._parts if self._file is before else ()
+            self._take(read_snapshot(self._file, self._path, known))
         return self._status
 
     def status(self) -> FileStatus:

@@ -28,7 +28,8 @@ from memoryd.rvf.records import (
 from memoryd.rvf.sealed import Changes, Head, SealedPart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping as Dict
     from pathlib import Path
 
     from memoryd.files import File, Mapping
@@ -100,10 +101,14 @@ class History:
         return [piece.content for piece in self.pieces if isinstance(piece.content, SealedPart)]
 
 
-def read_history(file: File, path: Path, state: State) -> History:
-    """Read the private segments that the state lists; those of sealed rows are mapped. Raises Damaged."""
+def read_history(file: File, path: Path, state: State, known: Sequence[SealedPart] = ()) -> History:
+    """Read the private segments that the state lists; those of sealed rows are mapped. Raises Damaged.
+
+    `known` are parts of the same file, which are taken as they are when they still stand there.
+    """
     mapping = cache(file.map)  # most files are small, and have nothing to be mapped
-    read = (_piece(file, mapping, path, entry) for entry in state.of_type(rvf.PRIVATE))
+    by_offset = {part.private.offset: part for part in known}
+    read = (_piece(file, mapping, path, entry, by_offset) for entry in state.of_type(rvf.PRIVATE))
     found = [piece for piece in read if piece is not None]
     generation = max((piece.generation for piece in found), default=0)
     pieces = _counting([piece for piece in found if piece.generation == generation])
@@ -126,7 +131,9 @@ def read_history(file: File, path: Path, state: State) -> History:
     return history
 
 
-def _piece(file: File, mapping: Callable[[], Mapping], path: Path, entry: Entry) -> Piece | None:
+def _piece(
+    file: File, mapping: Callable[[], Mapping], path: Path, entry: Entry, known: Dict[int, SealedPart]
+) -> Piece | None:
     """Read one private segment, None when it is another program's. Raises Damaged."""
     try:
         start = file.read(entry.offset, rvf.HEADER_SIZE + HEAD.size)
@@ -139,7 +146,10 @@ def _piece(file: File, mapping: Callable[[], Mapping], path: Path, entry: Entry)
         raise damaged(path, entry.offset, str(error)) from error
     if (header.type, header.length) != (entry.type, entry.length):
         raise damaged(path, entry.offset, "segment differs from its directory entry")
-    return Piece(entry, crc, SealedPart(path, mapping(), entry))
+    part = known.get(entry.offset)
+    if part is None or part.private != entry:
+        part = SealedPart(path, mapping(), entry)
+    return Piece(entry, crc, part)
 
 
 def _counting(pieces: list[Piece]) -> list[Piece]:

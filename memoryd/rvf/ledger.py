@@ -189,12 +189,15 @@ class Ledger:
         yield from self._sealed(self.number, self.number, rows, changes, encoder)
         self.number += 1
 
-    def foldable(self) -> tuple[int, int] | None:
-        """Return the numbers of the first and the last unit that should be folded into one, None when none should."""
+    def foldable(self, *, is_quiet: bool) -> tuple[int, int] | None:
+        """Return the numbers of the first and the last unit that should be folded into one, None when none should.
+
+        When nothing else is to be done, fewer rows are worth it: as many as can be sealed.
+        """
         if self.others:  # vectors that stand elsewhere would be written twice
             return None
         tail = [unit for unit in self.units if not unit.is_sealed]
-        if len(tail) > _FOLD_COMMITS or sum(unit.rows for unit in tail) >= _FOLD_ROWS:
+        if len(tail) > _FOLD_COMMITS or sum(unit.rows for unit in tail) >= (SEALED_ROWS if is_quiet else _FOLD_ROWS):
             return tail[0].first, tail[-1].number
         sealed = [unit for unit in self.units if unit.is_sealed]
         for below, several in _MERGES:

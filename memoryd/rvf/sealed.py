@@ -459,6 +459,8 @@ class SealedPart:
 
     def check(self) -> None:
         """Read and check everything; afterwards nothing is checked again."""
+        if self._is_checked:
+            return
         for name in (*_COLUMNS, *_OTHERS[:-1]):
             self._section(name)
         for block in range(len(self._blocks) - 1):

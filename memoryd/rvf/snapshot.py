@@ -19,6 +19,7 @@ from memoryd.rvf.history import read_history
 from memoryd.rvf.reader import damaged, find_state, read_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from memoryd.files import File
@@ -57,10 +58,13 @@ class Snapshot:
         )
 
 
-def read_snapshot(file: File, path: Path) -> Snapshot:
-    """Read what is committed; of sealed rows only what they are. Checks every hash of what it reads. Raises Damaged."""
+def read_snapshot(file: File, path: Path, known: Sequence[SealedPart] = ()) -> Snapshot:
+    """Read what is committed; of sealed rows only what they are. Checks every hash of what it reads. Raises Damaged.
+
+    `known` are parts of the same file, which need not be mapped and checked anew.
+    """
     state = find_state(file, path)
-    history = read_history(file, path, state)
+    history = read_history(file, path, state, known)
     by_offset = {entry.offset: entry for entry in state.of_type(rvf.VEC)}
     dead = state.manifest.deleted
     lowest, is_moved = -1, False

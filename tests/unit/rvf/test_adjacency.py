@@ -15,8 +15,7 @@ from memoryd.files import RealFiles
 from memoryd.protocol.interfaces import Adjacency
 from memoryd.rvf import reader
 from memoryd.rvf.adjacency import pack_adjacency, unpack_adjacency
-from memoryd.rvf.format import MAX_ROW_ID
-from memoryd.rvf.inspect import INDEX
+from memoryd.rvf.format import INDEX, MAX_ROW_ID
 from tests.helpers.interop import golden_folder
 
 if TYPE_CHECKING:
@@ -39,6 +38,9 @@ def payload() -> bytes:
 
 def one_by_one(payload: bytes) -> list[list[list[int]]]:
     """Return the neighbours of every row in every layer, read in the plainest way."""
+    rows = struct.unpack_from("<Q", payload, 8)[0]
+    restarts = struct.unpack_from("<I", payload, 68)[0]
+    at: int = -(-(72 + 4 * restarts) // 64) * 64
 
     def number() -> int:
         nonlocal at
@@ -51,9 +53,6 @@ def one_by_one(payload: bytes) -> list[list[list[int]]]:
             if octet < 0x80:
                 return found
 
-    rows = struct.unpack_from("<Q", payload, 8)[0]
-    restarts = struct.unpack_from("<I", payload, 68)[0]
-    at = -(-(72 + 4 * restarts) // 64) * 64
     graph = []
     for row in range(rows):
         layers = []
@@ -277,7 +276,8 @@ def test_a_graph_that_is_cut_short_is_refused(payload: bytes) -> None:
 
 @given(st.integers(0), st.integers(0, 255))
 def test_a_changed_byte_gives_a_reason_or_a_graph_within_its_bounds(at: int, octet: int) -> None:
-    graph = [[[1, 2], [2]], [[0, 2]], [[0, 1], [0]], [[]]] * 20
+    four: list[list[list[int]]] = [[[1, 2], [2]], [[0, 2]], [[0, 1], [0]], [[]]]
+    graph = four * 20
     damaged = bytearray(packed(graph, list(range(3, 83))))
     damaged[at % len(damaged)] = octet
     try:

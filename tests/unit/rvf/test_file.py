@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -189,6 +190,47 @@ def test_dead_bytes_tell_what_compaction_would_win(disk: FaultDisk) -> None:
     won = status.file_bytes - compacted.file_bytes
     assert status.dead_bytes == pytest.approx(won, rel=0.2)
     assert compacted.dead_bytes == 0
+
+
+def test_rows_that_are_sealed_are_mapped_and_those_behind_them_are_read(disk: FaultDisk) -> None:
+    memory = opened(disk)
+    first, second = Batch(entries=entries(range(300))), Batch(entries=entries([300, 7]), deleted=[record_id(8)])
+    memory.commit(first)
+    memory.compact()
+    memory.commit(second)
+    memory.close()
+
+    contents = opened(disk).load()
+
+    assert [part.slots for part in contents.sealed] == [320]
+    assert len(contents.records) == len(contents.vectors) == 2
+    assert Expected.of(contents) == Expected().after(first).after(second)
+
+
+def test_a_sealed_record_is_deleted_or_replaced_once_however_often_it_is_named(disk: FaultDisk) -> None:
+    memory = opened(disk)
+    memory.commit(Batch(entries=entries(range(300))))
+    memory.compact()
+
+    deleted = memory.commit(Batch(deleted=[record_id(5), record_id(5), record_id(6)], entries=entries([6])))
+    again = memory.commit(Batch(deleted=[record_id(5)], entries=entries([6, 7])))
+
+    assert (deleted.records, deleted.deleted) == (299, 2)
+    assert (again.records, again.deleted) == (299, 4)
+    memory.close()
+    assert opened(disk).status() == again
+
+
+def test_a_manifest_that_counts_other_rows_is_damage(disk: FaultDisk) -> None:
+    memory = opened(disk)
+    memory.commit(Batch(entries=entries(range(3))))
+    memory.close()
+    file = disk.open(FILE, writable=True)
+    manifest = find_state(file, FILE).manifest
+    file.append(rvf.pack_segment(rvf.MANIFEST, 9, rvf.pack_manifest(replace(manifest, held=1 << 60))))
+
+    with pytest.raises(Damaged, match="manifest counts other rows than there are"):
+        opened(disk)
 
 
 def test_figures_are_the_same_after_reopening(disk: FaultDisk) -> None:

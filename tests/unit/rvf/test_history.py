@@ -41,6 +41,7 @@ def body(number: int, before: Sequence[bytes], fields: dict[str, object]) -> byt
         "model": MODEL,
         "applied_seq": Seq(3),
         "next_row": 10,
+        "linked_to": -1,
         "rows": [],
         "records": [],
         "dropped": [],

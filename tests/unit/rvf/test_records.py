@@ -44,6 +44,7 @@ def body(**fields: object) -> Body:
         "model": MODEL,
         "applied_seq": Seq(3),
         "next_row": 10,
+        "linked_to": -1,
         "rows": [],
         "records": [],
         "dropped": [],

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
+from zlib import crc32
+
+import msgspec
 import numpy as np
+import pytest
+import xxhash
 
 from memoryd.protocol.interfaces import Batch, ModelInfo
 from memoryd.rvf import format as rvf
 from memoryd.rvf.reader import find_state
-from memoryd.rvf.records import Body, encode_record, pack_body
+from memoryd.rvf.records import HEAD, Body, encode_record, pack_body, unpack_body
+from memoryd.rvf.sealed import SealedPart, Section
+from memoryd.rvf.snapshot import read_snapshot
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import FILE, MODEL, ROOT, USER, entries, record, record_id, store, units
+from tests.helpers.memories import FILE, MODEL, ROOT, USER, entries, record, record_id, store, trajectory, units
 
 
 def sound() -> FaultDisk:
@@ -111,6 +120,7 @@ def test_segments_of_an_older_generation_and_records_nobody_can_read_are_named()
         "model": MODEL,
         "applied_seq": 0,
         "next_row": 1,
+        "linked_to": -1,
         "dropped": [],
         "trajectories": [],
     }
@@ -135,3 +145,98 @@ def test_segments_of_an_older_generation_and_records_nobody_can_read_are_named()
         "1 vectors without a record",
         "record of row 0 cannot be decoded",
     ]
+
+
+def sealed() -> tuple[FaultDisk, SealedPart, int]:
+    """Return a file of 300 sealed rows and a commit behind them, the part, and where its payload begins."""
+    disk = FaultDisk()
+    disk.put(ROOT)
+    memory = store(disk).open(USER).file
+    memory.commit(Batch(entries=entries(range(300)), trajectories=[trajectory(1)]))
+    memory.compact()
+    memory.commit(Batch(entries=entries([300]), deleted=[record_id(7)]))
+    memory.close()
+    (part,) = read_snapshot(disk.open(FILE, writable=False), FILE).parts
+    return disk, part, part.private.offset + rvf.HEADER_SIZE
+
+
+def resealed(disk: FaultDisk, part: SealedPart, change: dict[int, bytes]) -> FaultDisk:
+    """Change bytes of the private segment and give it the hash of what it is now, as a forger would."""
+    content = bytearray(disk.content(FILE))
+    start, end = part.private.offset + rvf.HEADER_SIZE, part.private.offset + part.private.size
+    for at, data in change.items():
+        content[start + at : start + at + len(data)] = data
+    content[start - 24 : start - 8] = rvf.content_hash(bytes(content[start:end]))
+    disk.put(FILE, bytes(content))
+    return disk
+
+
+def test_a_sound_file_with_sealed_rows_has_no_findings() -> None:
+    assert said(sealed()[0]) == []
+
+
+@pytest.mark.parametrize("section", [*range(8), 10, 11])  # there are no codes, and no trajectories
+def test_a_changed_byte_in_sealed_rows_is_found_in_whatever_section_it_is(section: int) -> None:
+    disk, part, start = sealed()
+    place = part.head.sections[section]
+    content = bytearray(disk.content(FILE))
+    content[start + place.offset + place.length // 2] ^= 4
+
+    disk.put(FILE, bytes(content))
+
+    assert said(disk) == [f"content hash fails in alice/memory.rvf at byte {part.private.offset}"]
+
+
+def test_a_changed_vector_of_sealed_rows_is_found() -> None:
+    disk, part, _ = sealed()
+    assert part.vec is not None
+    content = bytearray(disk.content(FILE))
+    content[part.vec.offset + rvf.HEADER_SIZE + 50] ^= 4
+
+    disk.put(FILE, bytes(content))
+
+    assert said(disk) == [f"content hash fails in alice/memory.rvf at byte {part.vec.offset}"]
+
+
+@pytest.mark.parametrize("section", [*range(8), 10, 11])  # there are no codes, and no trajectories
+def test_what_a_segment_hash_hides_is_found_by_the_sum_of_the_section(section: int) -> None:
+    disk, part, start = sealed()
+    place = part.head.sections[section]
+    byte = disk.content(FILE)[start + place.offset]
+
+    (finding,) = store(resealed(disk, part, {place.offset: bytes([byte ^ 4])})).verify(USER)
+
+    assert "private segments are missing, or not of this file" in finding.what
+
+
+def test_columns_that_differ_from_their_records_are_named() -> None:
+    disk, part, _ = sealed()
+    names = ("rows", "sums", "keys", "time_us", "ends", "session", "kind", "source")
+    place = part.head.sections[names.index("kind")]
+    other = (part.column("kind") ^ 1).tobytes()
+    sections = list(part.head.sections)
+    sections[names.index("kind")] = Section(place.offset, place.length, xxhash.xxh3_64_intdigest(other))
+    head = msgspec.msgpack.encode(msgspec.structs.replace(part.head, sections=sections))
+    opening = HEAD.pack(b"MEMD", 2, 3, 0, len(head)) + struct.pack("<Q", xxhash.xxh3_64_intdigest(head)) + head
+    disk = resealed(disk, part, {0: opening, place.offset: other})
+    # The commit behind knows the sum of what it stands behind: it is written anew.
+    disk = with_census(disk)
+
+    assert said(disk) == ["columns of sealed rows differ from their records"]
+
+
+def with_census(disk: FaultDisk) -> FaultDisk:
+    """Write the newest commit again as one that knows the private segments as they are now."""
+    file = disk.open(FILE, writable=True)
+    state = find_state(file, FILE)
+    *before, last = state.of_type(rvf.PRIVATE)
+    census = 0
+    for line in before:
+        census ^= crc32(file.read(line.offset + rvf.HEADER_SIZE, line.length))
+    body = unpack_body(file.read(last.offset + rvf.HEADER_SIZE, last.length))
+    private = rvf.pack_segment(rvf.PRIVATE, 70, pack_body(msgspec.structs.replace(body, census=census)))
+    lines = [(e.id, e.offset, e.length, e.type) for e in state.entries if e != last]
+    lines.append((70, state.end, len(private) - rvf.HEADER_SIZE, rvf.PRIVATE))
+    manifest = replace(state.manifest, directory=np.array(lines, rvf.ENTRY))
+    file.append(private + rvf.pack_segment(rvf.MANIFEST, 71, rvf.pack_manifest(manifest)))
+    return disk

@@ -27,7 +27,8 @@ def rows() -> Vectors:
     """Return rows around centres, as sentences are."""
     spread = units(4000, DIM, seed=2) * 0.7 + np.repeat(units(80, DIM, seed=1), 50, axis=0)
     mixed = spread[np.random.default_rng(3).permutation(4000)]
-    return (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
+    found: Vectors = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 def blocks(n: int) -> Blocks:
