@@ -387,7 +387,9 @@ class Writer:
             is_prepared = await run(rewriting.prepare)
             await self._hold()
             try:
-                if is_prepared and file is self._file:
+                if (
+                    is_prepared and file is self._file and file.awaits(rewriting)
+                ):  # not if somebody has forgotten meanwhile
                     self.file_status = await self._pools.disk(file.finish, rewriting)
                     await self._rebase(file)
             except DiskFull as error:

@@ -260,8 +260,14 @@ class MemoryFile(Protocol):
         """Return how the sealed rows get their graph, None when they have one or are too few; quick."""
         ...
 
+    def awaits(self, rewriting: Rewriting) -> bool:
+        """Whether this may be finished: nothing else was begun since; quick."""
+        ...
+
     def finish(self, rewriting: Rewriting) -> FileStatus:
         """Put what was prepared in its place, with what was committed meanwhile. No commit may be under way.
+
+        Raises ValueError, and does nothing, when it is not prepared or not awaited.
 
         Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
         """
@@ -359,7 +365,10 @@ class MemoryIndex(Protocol):
         ...
 
     def page(self, after: int, limit: int) -> tuple[Sequence[bytes], Vectors, int | None]:
-        """Return live rows from row `after` on, at most `limit`, and the row to go on with, None at the end."""
+        """Return live rows, at most `limit`, and the number to go on with, None at the end; 0 begins.
+
+        Rows that stay are given once, however the index is rebased in between; after many rebases some are given again.
+        """
         ...
 
     def view(self) -> IndexView: ...

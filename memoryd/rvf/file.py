@@ -8,7 +8,8 @@ disk holds then is only known by reading it again.
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from memoryd.protocol.interfaces import Contents, FileStatus
 from memoryd.rvf.format import MAX_ROW_ID, Identity
 from memoryd.rvf.ledger import Addition, Ledger
 from memoryd.rvf.records import encode_record, encode_trajectory
-from memoryd.rvf.rewriting import Compaction, Folding, Linking, Place, append
+from memoryd.rvf.rewriting import TEMPORARY_SUFFIX, Compaction, Folding, Linking, Place, append
 from memoryd.rvf.snapshot import read_snapshot
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 # Other programs compare by cosine and rank NaN first, so what is written is a direction and finite.
 UNIT_TOLERANCE: Final = 1e-3
+
+R = TypeVar("R", bound="Folding | Compaction | Linking | None")
 
 
 class RvfMemoryFile:
@@ -65,6 +68,7 @@ class RvfMemoryFile:
         self._row_of: dict[RecordId, int] = {}  # of the live records that are not sealed
         self._records = 0
         self._torn_bytes_cut = torn_bytes_cut
+        self._begun_last: Folding | Linking | Compaction | None = None
         self._is_closed = False
         self._status = self._measure()
 
@@ -86,7 +90,9 @@ class RvfMemoryFile:
         graph. The lock belongs to the file once this returns. Raises Damaged, ModelMismatch or another StorageFault.
         """
         place = Place(files, path, encoder, link)
-        files.unlink(place.temporary)
+        for name in files.list(path.parent):
+            if name.endswith(TEMPORARY_SUFFIX):
+                files.unlink(path.with_name(name))
         if not files.exists(path):
             new = Ledger(model, Identity(file_id))
             return cls(files, path, lock, new, place, file=None, torn_bytes_cut=0), _nothing(model)
@@ -144,19 +150,19 @@ class RvfMemoryFile:
 
     def fold(self, *, is_quiet: bool = False) -> Folding | None:
         found = self._ledger.foldable(is_quiet=is_quiet)
-        return None if self._file is None or found is None else Folding(self._place, *found)
+        return self._begun(None if self._file is None or found is None else Folding(self._place, *found))
 
     def compaction(self) -> Compaction | None:
         """Return how the live rows come into a new file; None when there is none yet.
 
         Row ids stay, and those of deleted rows are not used again.
         """
-        return None if self._file is None else Compaction(self._place, self._ledger, self._ledger.model)
+        return self._begun(self._compaction(self._ledger.model))
 
     def linking(self) -> Linking | None:
         """Return how the sealed rows get their graph; None when they have one, or are too few."""
         link = self._place.link
-        return (
+        return self._begun(
             None if link is None or self._file is None or not self._ledger.is_linkable() else Linking(self._place, link)
         )
 
@@ -169,17 +175,24 @@ class RvfMemoryFile:
 
         Raises what `embed` raises, and StorageFault; the file is then as it was, and this writer closed for good.
         """
-        return self._rewrite(None if self._file is None else Compaction(self._place, self._ledger, model, embed))
+        return self._rewrite(self._begun(self._compaction(model, embed)))
+
+    def awaits(self, rewriting: Rewriting) -> bool:
+        """Whether this is what was begun last: what was begun before knows a file that may not be there any more."""
+        return rewriting is self._begun_last
 
     def finish(self, rewriting: Rewriting) -> FileStatus:
         """Put what was prepared in its place, with what was committed meanwhile. No commit may be under way.
 
-        Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
+        Raises ValueError, and does nothing, when it is not prepared or not awaited. Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
         """
         self._require_open()
+        if self._file is None or not isinstance(rewriting, Folding | Linking | Compaction):
+            raise TypeError(f"nothing of this file: {type(rewriting).__name__}")
+        if not self.awaits(rewriting) or not rewriting.is_prepared:
+            raise ValueError("not prepared, or the file was rewritten since")
+        self._begun_last = None
         with self._closed_by_failure():
-            if self._file is None or not isinstance(rewriting, Folding | Linking | Compaction):
-                raise TypeError(f"nothing of this file: {type(rewriting).__name__}")
             before = self._file
             self._file, self._ledger = rewriting.finish(self._file, self._ledger)
             known = self._parts if self._file is before else ()
@@ -246,6 +259,18 @@ class RvfMemoryFile:
         self._row_of = dict(zip(snapshot.ids, snapshot.rows.tolist(), strict=True))
         self._records = len(snapshot.ids) + sum(int(part.alive().sum()) for part in snapshot.parts)
         self._status = self._measure()
+
+    def _compaction(
+        self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors] | None = None
+    ) -> Compaction | None:
+        self._place = replace(self._place, number=self._place.number + 1)
+        return None if self._file is None else Compaction(self._place, self._ledger, model, embed)
+
+    def _begun(self, rewriting: R) -> R:
+        """Remember what was begun last."""
+        if rewriting is not None:
+            self._begun_last = rewriting
+        return rewriting
 
     def _rewrite(self, rewriting: Compaction | None) -> FileStatus:
         self._require_open()

@@ -35,13 +35,16 @@ MAX_ROWS: Final = 32_768
 _MAX_VEC_BYTES: Final = 64 << 20
 _MAX_RECORD_BYTES: Final = 16 << 20
 
+# What one piece holds at most, before packing.
+_PIECES_OF_BYTES: Final = 4  # of the longest commit
+
 # So many commits, or rows in them, are folded into one piece; it is sealed when it has so many rows.
 _FOLD_COMMITS: Final = 64
 _FOLD_ROWS: Final = 1_024
 SEALED_ROWS: Final = 256
 
-# So many sealed pieces of about the same size are folded into a larger one: eight below the first bound, four below the
-# second. So a row is written four times at most, and a million rows stand in about forty pieces.
+# So many sealed pieces of about the same size are folded into a larger one: eight below the first bound, four between it and
+# the second. So a row is written a few times, and a million rows stand in some forty pieces.
 _MERGES: Final = ((4_096, 8), (16_384, 4))
 
 # A graph is worth its time from so many sealed rows on (the reference runtime uses none for fewer), and again when so many
@@ -169,9 +172,10 @@ class Ledger:
 
     def commit(self, addition: Addition) -> Iterator[bytes]:
         """Yield the segments that hold all this, and enter them."""
-        max_rows = min(MAX_ROWS, _MAX_VEC_BYTES // rvf.row_dtype(self.model.dim).itemsize)
         trajectories = list(addition.trajectories.values())
-        parts = zip_longest(cuts(addition.records, max_rows), cuts(trajectories, len(trajectories)), fillvalue=slice(0))
+        parts = zip_longest(
+            cuts(addition.records, self.max_rows), cuts(trajectories, len(trajectories)), fillvalue=slice(0)
+        )
         dropped = list(addition.dropped)
         for of_rows, of_trajectories in parts:
             rows = Rows(
@@ -198,13 +202,36 @@ class Ledger:
             return None
         tail = [unit for unit in self.units if not unit.is_sealed]
         if len(tail) > _FOLD_COMMITS or sum(unit.rows for unit in tail) >= (SEALED_ROWS if is_quiet else _FOLD_ROWS):
-            return tail[0].first, tail[-1].number
+            first = self._fitting(tail)
+            if len(first) > 1 or first[0].rows >= SEALED_ROWS:
+                return first[0].first, first[-1].number
         sealed = [unit for unit in self.units if unit.is_sealed]
+        lowest = 0
         for below, several in _MERGES:
             last = sealed[-several:]
-            if len(last) == several and all(unit.rows < below for unit in last):
+            is_alike = len(last) == several and all(lowest <= unit.rows < below for unit in last)
+            if is_alike and len(self._fitting(last)) == several:
                 return last[0].first, last[-1].number
+            lowest = below
         return None
+
+    def fits(self, rows: int, size: int) -> bool:
+        """Whether one piece holds so many rows, and records and trajectories of so many bytes."""
+        return rows <= self.max_rows and size <= _PIECES_OF_BYTES * _MAX_RECORD_BYTES
+
+    @property
+    def max_rows(self) -> int:
+        """How many rows one piece holds at most."""
+        return min(MAX_ROWS, _MAX_VEC_BYTES // rvf.row_dtype(self.model.dim).itemsize)
+
+    def _fitting(self, units: Sequence[Unit]) -> Sequence[Unit]:
+        """Return as many of the first units as one piece holds, and at least one."""
+        rows = size = 0
+        for place, unit in enumerate(units):
+            rows, size = rows + unit.rows, size + unit.record_bytes + unit.trajectory_bytes
+            if place and not self.fits(rows, size):
+                return units[:place]
+        return units
 
     def fold(self, first: int, number: int, rows: Rows, changes: Changes, encoder: Encoder | None) -> Iterator[bytes]:
         """Yield the segments that stand in the place of the units `first` to `number`, and enter them.
@@ -346,7 +373,8 @@ def _unit(piece: Piece, by_offset: Mapping[int, Entry]) -> Unit:
     else:
         rows, record_bytes = len(content.rows), sum(map(len, content.records))
         trajectory_bytes = sum(map(len, content.trajectories))
-        last_row, is_there = -1, rows > 0
+        # Another program may have put vectors of its own behind a commit.
+        last_row, is_there = -1, rows > 0 and vec is not None and vec.id == entry.id + 1
     if is_there and vec is not None:
         lines.append((vec.id, vec.offset, vec.length, vec.type))
     is_sealed = isinstance(content, SealedPart)

@@ -15,7 +15,7 @@ import numpy as np
 from memoryd.protocol.errors import StorageFault
 from memoryd.rvf import format as rvf
 from memoryd.rvf.adjacency import pack_adjacency, unpack_adjacency
-from memoryd.rvf.ledger import MAX_ROWS, SEALED_ROWS, Addition, Ledger, cuts
+from memoryd.rvf.ledger import SEALED_ROWS, Addition, Ledger
 from memoryd.rvf.reader import read_segment
 from memoryd.rvf.records import Body, encode_trajectory, trajectory_id
 from memoryd.rvf.sealed import Changes, Rows, SealedPart
@@ -46,10 +46,11 @@ class Place:
     path: Path
     encoder: Encoder | None
     link: Link | None = None
+    number: int = 0  # of the compaction, so that none writes to the file of another
 
     @property
     def temporary(self) -> Path:
-        return self.path.with_name(self.path.name + TEMPORARY_SUFFIX)
+        return self.path.with_name(f"{self.path.name}.{self.number}{TEMPORARY_SUFFIX}")
 
     @contextmanager
     def reading(self) -> Iterator[File]:
@@ -68,6 +69,7 @@ class Folding:
         self._place = place
         self._first = first
         self._number = number
+        self.is_prepared = False
 
     def prepare(self) -> bool:
         with self._place.reading() as file:
@@ -77,6 +79,7 @@ class Folding:
         self._changes = _changes(pieces)
         held = np.concatenate([_ids(piece) for piece in pieces])
         self._gone = set(held.tolist()) - set(self._rows.ids.tolist())
+        self.is_prepared = True
         return True
 
     def finish(self, file: File, ledger: Ledger) -> tuple[File, Ledger]:
@@ -92,6 +95,7 @@ class Folding:
 
     def abandon(self) -> None:
         """Nothing was written."""
+        self.is_prepared = False
 
 
 class Linking:
@@ -101,6 +105,7 @@ class Linking:
         self._place = place
         self._link = link
         self._is_wanted = True
+        self.is_prepared = False
 
     def prepare(self) -> bool:
         with self._place.reading() as file:
@@ -117,6 +122,7 @@ class Linking:
             return False
         self._payload = pack_adjacency(ids, graph)
         self._last_row = int(ids[-1])
+        self.is_prepared = True
         return True
 
     def finish(self, file: File, ledger: Ledger) -> tuple[File, Ledger]:
@@ -130,6 +136,7 @@ class Linking:
 
     def abandon(self) -> None:
         """Nothing was written."""
+        self.is_prepared = False
 
 
 class Compaction:
@@ -144,11 +151,13 @@ class Compaction:
         self._written: list[Ids] = []
 
     def prepare(self) -> bool:
-        self._place.files.unlink(self._place.temporary)
         with self._place.reading() as file:
             found = self._found = read_snapshot(file, self._place.path)
+        # What was committed since this was asked for counts too.
+        self._ledger.next_row = max(self._ledger.next_row, found.history.next_row)
+        self._ledger.applied_seq = found.history.applied_seq
         new = self._file = self._place.files.create(self._place.temporary)
-        for rows in _grouped(_sources(found, found.history.pieces), found.history.model.dim):
+        for rows in _grouped(_sources(found, found.history.pieces), self._ledger):
             for segment in self._segments(rows if self._embed is None else _embedded(rows, self._embed)):
                 new.append(segment)
             self._written.append(rows.ids)
@@ -158,10 +167,14 @@ class Compaction:
         new.sync()
         return True
 
+    @property
+    def is_prepared(self) -> bool:
+        return self._file is not None
+
     def finish(self, file: File, ledger: Ledger) -> tuple[File, Ledger]:
         place, successor, new = self._place, self._ledger, self._file
-        if new is None:
-            raise ValueError("a compaction that was not prepared")
+        if new is None or not new.is_at(place.temporary):
+            raise StorageFault(f"the new file of {place.path.parent.name} is not there")
         successor.next_row, successor.applied_seq, successor.epoch = ledger.next_row, ledger.applied_seq, ledger.epoch
         self._catch_up(file, new)
         rows = np.concatenate([*self._written, rvf.NO_ROWS])
@@ -233,10 +246,8 @@ def _sources(found: Snapshot, pieces: Sequence[Piece]) -> Iterator[Rows]:
             yield _live(piece.content)
             continue
         chosen = np.flatnonzero(np.isin(found.rows, _ids(piece)))
-        records = [found.records[row] for row in chosen]
-        for cut in cuts(records, MAX_ROWS):
-            if len(records[cut]):
-                yield Rows(found.rows[chosen[cut]], records[cut], found.vectors[chosen[cut]])
+        if len(chosen):
+            yield Rows(found.rows[chosen], [found.records[row] for row in chosen], found.vectors[chosen])
 
 
 def _live(part: SealedPart) -> Rows:
@@ -252,25 +263,31 @@ def _ids(piece: Piece) -> Ids:
     return piece.content.rows[: piece.content.count]
 
 
-def _grouped(sources: Iterable[Rows], dim: int) -> Iterator[Rows]:
-    """Join sources as long as they do not become more than one piece should hold."""
+def _grouped(sources: Iterable[Rows], ledger: Ledger) -> Iterator[Rows]:
+    """Join sources as long as they do not become more than one piece holds."""
     group: list[Rows] = []
-    for rows in sources:
-        if group and sum(len(each.ids) for each in group) + len(rows.ids) > MAX_ROWS:
-            yield _joined(group, dim)
-            group = []
-        group.append(rows)
+    rows = size = 0
+    for source in sources:
+        more, bytes_more = len(source.ids), sum(map(len, source.records))
+        # Too few to be sealed would be a commit, and none stands before sealed rows.
+        if rows >= SEALED_ROWS and not ledger.fits(rows + more, size + bytes_more):
+            yield _joined(group, ledger.model.dim)
+            group, rows, size = [], 0, 0
+        group.append(source)
+        rows, size = rows + more, size + bytes_more
     if group:
-        yield _joined(group, dim)
+        yield _joined(group, ledger.model.dim)
 
 
 def _joined(sources: Sequence[Rows], dim: int) -> Rows:
+    if not sources:
+        return Rows(rvf.NO_ROWS, [], np.empty((0, dim), np.float32))
     if len(sources) == 1:
         return sources[0]
     return Rows(
-        np.concatenate([rvf.NO_ROWS, *(rows.ids for rows in sources)]),
+        np.concatenate([rows.ids for rows in sources]),
         [record for rows in sources for record in rows.records],
-        np.concatenate([np.empty((0, dim), np.float32), *(rows.vectors for rows in sources)]),
+        np.concatenate([rows.vectors for rows in sources]),
     )
 
 

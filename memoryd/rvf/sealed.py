@@ -179,8 +179,11 @@ def _attributes(records: Sequence[bytes]) -> tuple[dict[str, object], dict[str, 
     kinds, kind = _numbered([one.kind.value for one in found])
     sources, source = _numbered([one.source.value for one in found])
     sessions, session = _numbered([one.session_id for one in found])
+    keys = _keys([one.id for one in found])
+    if len(keys) != len(found):
+        raise ValueError("a record whose id is no ULID")
     columns: dict[str, object] = {
-        "keys": _keys([one.id for one in found]),
+        "keys": keys,
         "time_us": [microseconds(one.timestamp) for one in found],
         "ends": np.cumsum([len(record) for record in records]),
         "session": session,
@@ -207,7 +210,7 @@ def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def _keys(records: Sequence[RecordId]) -> NDArray[np.uint64]:
-    """Return the ids as numbers, uint64 [n, 2]. Those that are no ULIDs are left out: no record has them."""
+    """Return those of these ids that are ULIDs as numbers, uint64 [n, 2]."""
     keys = b"".join(key for key in map(record_key, records) if key is not None)
     return np.frombuffer(keys, ">u8").astype("<u8").reshape(-1, 2)
 
@@ -296,21 +299,18 @@ def read_head(payload: memoryview) -> tuple[Head, int]:
 
 def _wrong(head: Head, size: int) -> str:
     """Return why a head cannot be believed, nothing when it can."""
+    has_room = 0 < head.count <= head.last_row - head.first_row + 1 and head.first_row >= 0
+    if not (has_room and 0 <= head.first <= head.number and 0 < head.model.dim < 1 << 16):
+        return "sealed rows with impossible numbers"
     if len(head.sections) != len(_COLUMNS) + len(_OTHERS):
         return "sealed rows with other sections"
-    if not (
-        0 < head.count <= head.last_row - head.first_row + 1 and head.first_row >= 0 and 0 <= head.first <= head.number
-    ):
-        return "sealed rows with impossible numbers"
     if any(one.offset < 0 or one.length < 0 or one.offset + one.length > size for one in head.sections):
         return "section of sealed rows outside of their segment"
     slots = slots_for(head.count)
     widths = [np.dtype(kind).itemsize * (2 if name == "keys" else 1) for name, kind in _COLUMNS.items()]
-    if any(one.length != slots * width for one, width in zip(head.sections, widths, strict=False)):
+    lengths = [slots * width for width in widths] + [slots * head.model.dim // 6 if head.codebook else 0]
+    if any(one.length != length for one, length in zip(head.sections, lengths, strict=False)):
         return "column of sealed rows of another length"
-    codes = slots * head.model.dim // 6 if head.codebook else 0
-    if head.sections[_CODES].length != codes:
-        return "codes of sealed rows of another length"
     return ""
 
 
@@ -440,8 +440,8 @@ class SealedPart:
 
     def records(self) -> list[bytes]:
         """Return all encoded records, dead ones too."""
+        ends = self._ends[: self.count].tolist()  # says how much there is, before any of it is unpacked
         plain = b"".join(self._block(block) for block in range(len(self._blocks) - 1))
-        ends = self._ends[: self.count].tolist()
         return [plain[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
     def vectors(self, slots: NDArray[np.int64] | slice) -> Vectors:

@@ -123,6 +123,10 @@ class Codes(Sealed):
         return cls(codebook.holding([part.codes for part in sealed]))
 
     @property
+    def bytes_to_read(self) -> int:
+        return self.resident_bytes
+
+    @property
     def resident_bytes(self) -> int:
         padded = -(-self.rows // _PADDING) * _PADDING
         return padded * (self._index.d // _SUBVECTOR) * _BITS // 8
@@ -136,6 +140,7 @@ class MappedCodes:
         self._sealed = sealed
         self.rows: Final = sum(part.slots for part in sealed)
         self.resident_bytes: Final = 0
+        self.bytes_to_read: Final = self.rows * codebook.dim // 6
 
     def nearest(self, query: Vectors, n: int) -> tuple[Scores, Rows]:
         """Return what `Codes.nearest` would. Raises Damaged."""

@@ -8,6 +8,7 @@ the graph answers only without a filter, for not too many rows, and unless hidde
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -62,6 +63,11 @@ _TAIL_ROWS: Final = 2_000
 _TAIL_SHARE: Final = 0.1
 
 
+# A page is followed by the number of rebases and of the row; that many rebases are remembered, each with a byte a row.
+_ROWS_AT_MOST: Final = 1 << 40
+_MOVES: Final = 8
+
+
 class VectorIndex:
     """One user's rows, searchable. One writer, and any number of readers through views."""
 
@@ -70,6 +76,8 @@ class VectorIndex:
         self._codebook = codebook
         self._graph_above = graph_above if codebook else min(graph_above, GRAPH_WITHOUT_CODES_ABOVE)
         self._retired: WeakSet[Table] = WeakSet()  # tables that a view may still look at
+        self._rebases = 0
+        self._moves: deque[tuple[Mask, Mask]] = deque(maxlen=_MOVES)  # who was alive before and after the last ones
         self._begin(Table(contents))
 
     def add(self, records: Sequence[bytes], vectors: Vectors) -> None:
@@ -95,9 +103,10 @@ class VectorIndex:
 
     def page(self, after: int, limit: int) -> tuple[Sequence[bytes], Vectors, int | None]:
         table = self._table
-        rows = after + np.flatnonzero(table.alive(table.rows)[after:])
+        first = self._row_now(*divmod(after, _ROWS_AT_MOST))
+        rows = first + np.flatnonzero(table.alive(table.rows)[first:])
         chosen = rows[:limit]
-        following = int(rows[limit]) if len(rows) > limit else None
+        following = self._rebases * _ROWS_AT_MOST + int(rows[limit]) if len(rows) > limit else None
         return [table.record(row) for row in chosen.tolist()], table.vectors.take(chosen), following
 
     def view(self) -> View:
@@ -116,10 +125,24 @@ class VectorIndex:
         table = Table(contents)
 
         def swap() -> None:
+            self._moves.append((self._table.alive(self._table.rows), table.alive(table.rows)))
+            self._rebases += 1
             self._retired.add(self._table)
             self._begin(table)
 
         return swap
+
+    def _row_now(self, rebases: int, row: int) -> int:
+        """Return where the row that had this number after so many rebases stands now; the first row if nobody knows."""
+        since = self._rebases - rebases
+        if not 0 <= since <= len(self._moves):
+            return 0
+        for before, after in list(self._moves)[len(self._moves) - since :]:
+            place = int(np.count_nonzero(before[:row]))  # among the live ones, whose order stays
+            live = np.flatnonzero(after)
+            # What was not committed came again behind what stands in the file.
+            row = int(live[place]) if place < len(live) else len(after) + place - len(live)
+        return row
 
     def wants_sealing(self) -> bool:
         return self._codes_want_sealing() or self._graph_wants_sealing()
@@ -130,12 +153,14 @@ class VectorIndex:
         return self._seal_graph()
 
     def _begin(self, table: Table) -> None:
-        self._table = table
-        self._graph: Graph | None = None
-        self._codes: Codes | MappedCodes | None = None
         has_codes = self._codebook is not None and all(part.codebook == self._codebook.sha256 for part in table.sealed)
-        if has_codes and self._codebook is not None and table.mapped > EXACT_ROWS:
-            self._codes = MappedCodes(self._codebook, table.sealed)
+        is_mapped = has_codes and table.mapped > EXACT_ROWS
+        # The table goes last: who begins to seal at this moment must not take the codes of its rows for those of others.
+        self._graph: Graph | None = None
+        self._codes: Codes | MappedCodes | None = (
+            MappedCodes(self._codebook, table.sealed) if is_mapped and self._codebook is not None else None
+        )
+        self._table = table
 
     def _codes_want_sealing(self) -> bool:
         sealed = self._codes.rows if self._codes else 0
@@ -187,7 +212,7 @@ class View:
     def bytes_to_read(self) -> int:
         if self._codes is None:
             return self._table.vectors.bytes_of(self._rows)
-        return self._codes.resident_bytes + self._table.vectors.bytes_of(self._rows - self._codes.rows)
+        return self._codes.bytes_to_read + self._table.vectors.bytes_of(self._rows - self._codes.rows)
 
     def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:
         query = np.ascontiguousarray(vector, np.float32)

@@ -66,9 +66,9 @@ def small_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "_FOLD_COMMITS", 2)
         patch.setattr(ledger, "_MERGES", ((100, 2),))
+        patch.setattr(ledger, "MAX_ROWS", 6)
         for module in (ledger, rewriting):
             patch.setattr(module, "SEALED_ROWS", 2)
-            patch.setattr(module, "MAX_ROWS", 6)
         yield
 
 

@@ -58,9 +58,9 @@ def make_small(patch: pytest.MonkeyPatch, *, max_rows: int = 24) -> None:
     patch.setattr(ledger, "_FOLD_COMMITS", 4)
     patch.setattr(ledger, "_FOLD_ROWS", 12)
     patch.setattr(ledger, "_MERGES", ((12, 3), (36, 2)))
+    patch.setattr(ledger, "MAX_ROWS", max_rows)
     for module in (ledger, rewriting):
         patch.setattr(module, "SEALED_ROWS", 6)
-        patch.setattr(module, "MAX_ROWS", max_rows)
 
 
 @pytest.fixture
@@ -290,8 +290,10 @@ def test_a_piece_is_sealed_when_it_has_enough_rows(disk: FaultDisk, rows: int, s
     assert len(snapshot(disk).parts) == sealed
 
 
-@pytest.mark.usefixtures("small")
-def test_sealed_pieces_of_one_size_are_folded_into_a_larger_one(disk: FaultDisk) -> None:
+def test_sealed_pieces_of_one_size_are_folded_into_a_larger_one(
+    disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(monkeypatch, max_rows=40)
     memory, expected, sizes = opened(disk), Expected(), []
     for first in range(0, 90, 6):
         batch = Batch(entries=entries(range(first, first + 6)))
@@ -443,8 +445,7 @@ def test_no_segment_becomes_longer_than_other_readers_accept(
     """Bounds in the proportion of the real ones: 16 MiB of texts in a commit, 256 MiB in a segment."""
     monkeypatch.setattr(ledger, "_MAX_RECORD_BYTES", 4_000)
     monkeypatch.setattr(rvf, "MAX_PAYLOAD", 64_000)
-    for module in (ledger, rewriting):
-        monkeypatch.setattr(module, "MAX_ROWS", 1_000)
+    monkeypatch.setattr(ledger, "MAX_ROWS", 1_000)
     monkeypatch.setattr(ledger, "_MERGES", ((1_000, 3),))
     memory, expected = opened(disk), Expected()
     for first in range(0, 96, 12):
@@ -523,8 +524,7 @@ def test_a_piece_with_few_rows_left_does_not_come_between_sealed_ones(
         folded(memory)
     gone = Batch(deleted=[record_id(number) for number in (*range(10), *range(12, 18), *range(24, 29))])
     memory.commit(gone)
-    for module in (ledger, rewriting):
-        monkeypatch.setattr(module, "MAX_ROWS", max_rows)
+    monkeypatch.setattr(ledger, "MAX_ROWS", max_rows)
 
     memory.compact()
 

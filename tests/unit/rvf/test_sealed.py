@@ -478,7 +478,7 @@ def test_a_head_that_is_only_written_again_is_believed(three: Written) -> None:
         (with_fields(first=8, number=7), "impossible numbers"),
         (with_fields(first=-1), "impossible numbers"),
         (with_fields(sections=[]), "other sections"),
-        (with_fields(codebook="ab"), "codes of sealed rows of another length"),
+        (with_fields(codebook="ab"), "column of sealed rows of another length"),
         (lambda head: msgspec.structs.replace(head, sections=head.sections[:-1]), "other sections"),
         (with_section("keys", offset=1 << 62), "outside of their segment"),
         (with_section("keys", offset=-64), "outside of their segment"),

@@ -85,9 +85,9 @@ def written(
     disk = FaultDisk()
     disk.put(ROOT)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "MAX_ROWS", 10_000)
         for module in (ledger, rewriting):
             patch.setattr(module, "SEALED_ROWS", 1)
-            patch.setattr(module, "MAX_ROWS", 10_000)
         patch.setattr(ledger, "_FOLD_ROWS", 1)
         patch.setattr(ledger, "_MERGES", ())
         memory = store(disk, model=CODED, book=book).open(USER).file
@@ -594,3 +594,33 @@ def test_many_sealed_rows_come_in_pieces() -> None:
 
     assert [(start, len(part)) for start, part in pieces] == [(10, 1_024), (1_034, 1_024), (2_058, 1_024), (3_082, 818)]
     np.testing.assert_array_equal(np.concatenate([part for _, part in pieces]), rows()[slots[10:3_900]])
+
+
+@pytest.mark.parametrize("limit", [1, 7, 13, 24])
+def test_pages_go_on_where_they_were_when_the_rows_are_rebased_in_between(limit: int) -> None:
+    disk = written([range(12), range(12, 20)], tail=range(20, 26), deleted=[3, 15])
+    index = in_memory(range(26))
+    index.discard([record_id(3), record_id(15)])
+    index.add(encoded(range(26, 30)), rows()[26:30])  # not committed yet
+
+    found: list[int] = []
+    after: int | None = 0
+    while after is not None:
+        records, _, after = index.page(after, limit)
+        found += [int(decode_record(each).id) for each in records]
+        index.rebased(contents_of(disk, sealed=2))()
+        index.add(encoded(range(26, 30)), rows()[26:30])
+
+    assert found == [number for number in range(30) if number not in (3, 15)]
+
+
+def test_a_page_that_nobody_knows_any_more_begins_anew() -> None:
+    index = in_memory(range(5))
+    _, _, after = index.page(0, 2)
+    assert after is not None
+    for _ in range(20):
+        index.rebased(contents_of(written([range(5)]), sealed=1))()
+
+    records, _, _ = index.page(after, 10)
+
+    assert [int(decode_record(each).id) for each in records] == list(range(5))
