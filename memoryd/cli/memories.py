@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from memoryd.cli.options import Target, reaches_daemon
+from memoryd.cli.options import FILE, Target, reaches_daemon
 from memoryd.cli.times import FORMS, moment
 
 if TYPE_CHECKING:
     from memoryd.cli.connection import Connection
     from memoryd.protocol.messages import Recalled
+    from memoryd.protocol.records import MemoryFilter
 
 KINDS: Final = click.Choice(["episode", "strategy", "finding", "pattern"])
 SOURCES: Final = click.Choice(
@@ -33,6 +35,13 @@ SOURCES: Final = click.Choice(
 @click.option(
     "--deadline-ms", type=click.IntRange(min=1), metavar="N", help="Give up after so long; 30000 if not given."
 )
+@click.option(
+    "--read-only",
+    "path",
+    type=FILE,
+    metavar="FILE",
+    help="Ask this .rvf file without a daemon; it may be open elsewhere.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @reaches_daemon
 def recall_command(
@@ -44,6 +53,7 @@ def recall_command(
     since: datetime | None,
     session: str | None,
     deadline_ms: int | None,
+    path: Path | None,
     as_json: bool,  # noqa: FBT001 - click
 ) -> None:
     """Find what was like this before, and whether it went well.
@@ -55,6 +65,7 @@ def recall_command(
     Examples:
       memoryd recall "the login test fails after the session change"
       memoryd recall --kind strategy --since 2w -k 3 --json "migrate the database"
+      memoryd recall --read-only backup/alice/memory.rvf "the login test fails"
     """
     from memoryd.cli.connection import connected, run
     from memoryd.client import WITHIN_S
@@ -68,6 +79,10 @@ def recall_command(
     )
     deadline_s = WITHIN_S if deadline_ms is None else deadline_ms / 1000
 
+    if path is not None:
+        _print_answer(text, path.absolute().parent.name, _read(path, text, top, wanted), as_json=as_json)
+        return
+
     async def work() -> tuple[Recalled, str]:
         async with connected(target) as connection:
             recalled = await connection.memory.recall(
@@ -76,10 +91,7 @@ def recall_command(
             return recalled, connection.user
 
     recalled, user = run(work())
-    if as_json:
-        click.echo(recalled_json(text, user, recalled))
-    else:
-        _print_recalled(recalled, user)
+    _print_answer(text, user, recalled, as_json=as_json)
 
 
 @click.command("remember")
@@ -209,6 +221,21 @@ def recalled_json(query: str, user: str, recalled: Recalled) -> str:
         "elapsed_ms": recalled.elapsed_ms,
     }
     return msgspec.json.encode(answer).decode()
+
+
+def _read(path: Path, text: str, top: int, wanted: MemoryFilter) -> Recalled:
+    from memoryd.config import Config
+    from memoryd.embedding.onnx import OnnxEmbedder
+    from memoryd.reading import recall
+
+    return recall(path, text, OnnxEmbedder.open(Config().embedding.model, threads=1), top_k=top, where=wanted)
+
+
+def _print_answer(text: str, user: str, recalled: Recalled, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(recalled_json(text, user, recalled))
+    else:
+        _print_recalled(recalled, user)
 
 
 def _print_recalled(recalled: Recalled, user: str) -> None:

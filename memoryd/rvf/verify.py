@@ -10,6 +10,7 @@ import numpy as np
 from memoryd.protocol.errors import Damaged, ModelMismatch, StorageFault
 from memoryd.protocol.interfaces import Finding
 from memoryd.rvf import format as rvf
+from memoryd.rvf.adjacency import unpack_adjacency
 from memoryd.rvf.file import UNIT_TOLERANCE, require_model
 from memoryd.rvf.reader import find_state, read_segment
 from memoryd.rvf.records import decode_record
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from memoryd.rvf.snapshot import Snapshot
 
 _RESTORE: Final = "restore the file from a copy"
+_NEW_GRAPH: Final = "other programs make their own; compaction removes it"
 
 
 def findings(file: File, path: Path, model: ModelInfo) -> Iterator[Finding]:
@@ -85,12 +87,26 @@ def _agreement(file: File, path: Path, state: State, model: ModelInfo) -> Iterat
     for offset in history.stale:
         yield Finding("private segment that another one stands for", offset, "compaction removes it")
     yield from _foreign(found)
+    yield from _graph(file, path, found)
     for vectors in (found.vectors, *(vectors for _, vectors in sealed)):
         if crooked := int((np.abs(np.linalg.norm(vectors, axis=1) - 1.0) > UNIT_TOLERANCE).sum()):
             yield Finding(f"{crooked} vectors that are not of unit length", at, "another program wrote them")
     for part, _ in sealed:
         yield from _sealed(part)
     yield from _readable(zip(found.rows.tolist(), found.records, strict=True), at)
+
+
+def _graph(file: File, path: Path, found: Snapshot) -> Iterator[Finding]:
+    """Check that the graph is one, over rows that have a vector."""
+    for entry in found.state.of_type(rvf.INDEX):
+        try:
+            ids, _ = unpack_adjacency(read_segment(file, path, entry))
+        except ValueError as error:
+            yield Finding(f"graph cannot be read: {error}", entry.offset, _NEW_GRAPH)
+            continue
+        held = [*(part.rows[: part.count] for part in found.parts), found.held]
+        if gone := len(ids) - sum(int(np.isin(rows, ids).sum()) for rows in held):
+            yield Finding(f"graph over {gone} rows without a vector", entry.offset, _NEW_GRAPH)
 
 
 def _foreign(found: Snapshot) -> Iterator[Finding]:
