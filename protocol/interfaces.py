@@ -432,7 +432,9 @@ class MemoryStore(Protocol):
 
     def encode(self, record: MemoryRecord) -> bytes: ...
 
-    def decode(self, record: bytes) -> MemoryRecord: ...
+    def decode(self, record: bytes) -> MemoryRecord:
+        """Return what was encoded. Raises Damaged."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,11 @@ from functools import cache, reduce
 from operator import xor
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from memoryd.rvf import format as rvf
 from memoryd.rvf.reader import damaged, read_segment
 from memoryd.rvf.records import (
     HEAD,
+    UNREADABLE,
     Body,
     attributes_of,
     decode_trajectory,
@@ -183,7 +182,7 @@ def _add(history: History, piece: Piece, path: Path) -> None:
         if isinstance(body, Body):
             history.ids += [attributes_of(record).id for record in body.records]
         trajectories = [decode_trajectory(trajectory) for trajectory in changes.trajectories]
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise damaged(path, offset, "a record or trajectory cannot be decoded") from error
     for trajectory in changes.dropped:
         history.trajectories.pop(trajectory, None)

@@ -38,6 +38,7 @@ MAX_BODY: Final = 1 << 27
 
 # Level 1: nearly as small as the default on the texts of agent runs, in half the time.
 _LEVEL: Final = 1
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)  # what decoding raises
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -154,7 +155,7 @@ def unpack_body(payload: bytes) -> Body:
         raise ValueError("private segment of another kind")
     try:
         body = _decoder.decode(unpack(masked(payload[HEAD.size :], mask), length))
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ValueError(f"private segment cannot be decoded ({type(error).__name__})") from error
     if len(body.rows) != len(body.records) or any(a >= b for a, b in zip(body.rows, body.rows[1:], strict=False)):
         raise ValueError("rows and records of a private segment do not belong together")

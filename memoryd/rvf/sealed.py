@@ -29,6 +29,7 @@ from memoryd.rvf.records import (
     HEAD,
     MAGIC,
     SEALED,
+    UNREADABLE,
     VERSION,
     attributes_of,
     mask_for,
@@ -290,7 +291,7 @@ def read_head(payload: memoryview) -> tuple[Head, int]:
         raise ValueError("checksum of the head of sealed rows fails")
     try:
         head = _head_decoder.decode(packed[_SUM.size :])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ValueError(f"head of sealed rows cannot be decoded ({type(error).__name__})") from error
     if reason := _wrong(head, len(payload)):
         raise ValueError(reason)

@@ -17,6 +17,7 @@ from memoryd.protocol.interfaces import Contents
 from memoryd.rvf import format as rvf
 from memoryd.rvf.history import read_history
 from memoryd.rvf.reader import damaged, find_state, read_rows
+from memoryd.rvf.records import UNREADABLE, attributes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +86,7 @@ def read_snapshot(file: File, path: Path, known: Sequence[SealedPart] = ()) -> S
         raise damaged(path, state.segment.offset, "manifest counts other rows than there are")
     for part in parts:
         part.fetch()
-    rows, ids, records = _recorded(history, is_moved=is_moved)
+    rows, ids, records = _recorded(history, path, is_moved=is_moved)
     is_live = np.isin(rows, held) & ~np.isin(rows, dead)
     live = rows[is_live]
     if not np.array_equal(live, held):
@@ -113,12 +114,19 @@ def _holds(file: File, vec: Entry, part: SealedPart) -> bool:
     return (header.type, header.length, header.hash) == (rvf.VEC, vec.length, part.head.vec_hash)
 
 
-def _recorded(history: History, *, is_moved: bool) -> tuple[Ids, list[RecordId], list[bytes]]:
-    """Return the rows that have a record and are not mapped, ascending, with their records."""
-    rows, ids, records = [np.array(history.rows, np.uint64)], [history.ids], [history.records]
+def _recorded(history: History, path: Path, *, is_moved: bool) -> tuple[Ids, list[RecordId], list[bytes]]:
+    """Return the rows that have a record and are not mapped, ascending, with their records. Raises Damaged."""
+    rows, ids, records = [np.array(history.rows, np.uint64)], history.ids, history.records
     if is_moved:
         rows = [*(part.rows[: part.count] for part in history.parts), *rows]
-        ids = [*(part.ids() for part in history.parts), *ids]
-        records = [*(part.records() for part in history.parts), *records]
-    found = np.concatenate(rows)
-    return found, [each for some in ids for each in some], [each for some in records for each in some]
+        moved = [(part, record) for part in history.parts for record in part.records()]
+        ids = [*(_id(part, record, path) for part, record in moved), *ids]
+        records = [*(record for _, record in moved), *records]
+    return np.concatenate(rows), ids, records
+
+
+def _id(part: SealedPart, record: bytes, path: Path) -> RecordId:
+    try:
+        return attributes_of(record).id
+    except UNREADABLE as error:
+        raise damaged(path, part.private.offset, "a record cannot be decoded") from error

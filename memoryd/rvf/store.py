@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from memoryd.protocol.errors import InvalidMessage
+from memoryd.protocol.errors import Damaged, InvalidMessage
 from memoryd.protocol.ids import user_id
 from memoryd.protocol.interfaces import Opened
 from memoryd.rvf import verify
 from memoryd.rvf.file import RvfMemoryFile
 from memoryd.rvf.lock import WriterLock
-from memoryd.rvf.records import decode_record, encode_record
+from memoryd.rvf.records import UNREADABLE, decode_record, encode_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +119,12 @@ class RvfMemoryStore:
         return encode_record(record)
 
     def decode(self, record: bytes) -> MemoryRecord:
-        return decode_record(record)
+        try:
+            return decode_record(record)
+        except UNREADABLE as error:
+            raise Damaged(
+                "a record cannot be decoded", hint="memoryd verify, and restore the file from a copy"
+            ) from error
 
     def _lock(self, user: UserId) -> WriterLock:
         path = self._path(user).with_name(LOCK_NAME)

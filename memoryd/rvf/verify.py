@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import numpy as np
 
 from memoryd.protocol.errors import Damaged, ModelMismatch, StorageFault
@@ -13,7 +12,7 @@ from memoryd.rvf import format as rvf
 from memoryd.rvf.adjacency import unpack_adjacency
 from memoryd.rvf.file import UNIT_TOLERANCE, require_model
 from memoryd.rvf.reader import find_state, read_segment
-from memoryd.rvf.records import decode_record
+from memoryd.rvf.records import UNREADABLE, decode_record
 from memoryd.rvf.sealed import agrees
 from memoryd.rvf.snapshot import read_snapshot
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from memoryd.files import File
     from memoryd.protocol.interfaces import ModelInfo
+    from memoryd.rvf.format import Vectors
     from memoryd.rvf.reader import State
     from memoryd.rvf.sealed import SealedPart
     from memoryd.rvf.snapshot import Snapshot
@@ -73,9 +73,6 @@ def _agreement(file: File, path: Path, state: State, model: ModelInfo) -> Iterat
     """Check that segments which are sound each for itself also agree."""
     try:
         found = read_snapshot(file, path)
-        for part in found.parts:
-            part.check()
-        sealed = [(part, part.vectors(slice(0, part.count))) for part in found.parts]
     except Damaged as error:
         yield _finding(error)
         return
@@ -87,13 +84,21 @@ def _agreement(file: File, path: Path, state: State, model: ModelInfo) -> Iterat
     for offset in history.stale:
         yield Finding("private segment that another one stands for", offset, "compaction removes it")
     yield from _foreign(found)
-    yield from _graph(file, path, found)
-    for vectors in (found.vectors, *(vectors for _, vectors in sealed)):
-        if crooked := int((np.abs(np.linalg.norm(vectors, axis=1) - 1.0) > UNIT_TOLERANCE).sum()):
-            yield Finding(f"{crooked} vectors that are not of unit length", at, "another program wrote them")
-    for part, _ in sealed:
-        yield from _sealed(part)
+    yield from _crooked(found.vectors, at)
     yield from _readable(zip(found.rows.tolist(), found.records, strict=True), at)
+    try:
+        yield from _graph(file, path, found)
+        for part in found.parts:
+            yield from _sealed(part)
+    except Damaged as error:
+        yield _finding(error)
+
+
+def _crooked(vectors: Vectors, at: int) -> Iterator[Finding]:
+    with np.errstate(over="ignore"):  # another program may write what it likes
+        lengths = np.linalg.norm(vectors, axis=1)
+    if crooked := int((np.abs(lengths - 1.0) > UNIT_TOLERANCE).sum()):
+        yield Finding(f"{crooked} vectors that are not of unit length", at, "another program wrote them")
 
 
 def _graph(file: File, path: Path, found: Snapshot) -> Iterator[Finding]:
@@ -121,8 +126,10 @@ def _foreign(found: Snapshot) -> Iterator[Finding]:
 
 
 def _sealed(part: SealedPart) -> Iterator[Finding]:
-    """Check that the columns say what the records say."""
+    """Read and check all of these rows, and that their columns say what the records say."""
+    part.check()
     at = part.private.offset
+    yield from _crooked(part.vectors(slice(0, part.count)), at)
     records = part.records()
     broken = list(_readable(zip(part.rows[: part.count].tolist(), records, strict=True), at))
     yield from broken
@@ -134,7 +141,7 @@ def _readable(records: Iterable[tuple[int, bytes]], at: int) -> Iterator[Finding
     for row, record in records:
         try:
             decode_record(record)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             yield Finding(f"record of row {row} cannot be decoded", at, _RESTORE)
 
 

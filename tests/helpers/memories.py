@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from memoryd.files import FileSystem
     from memoryd.protocol.interfaces import Contents, Vectors
+    from memoryd.rvf.rewriting import Link
 
 ROOT = Path("/data")
 USER = UserId("alice")
@@ -46,11 +47,15 @@ def codebook() -> Codebook:
 
 
 def store(
-    files: FileSystem, root: Path = ROOT, model: ModelInfo = MODEL, book: Codebook | None = None
+    files: FileSystem,
+    root: Path = ROOT,
+    model: ModelInfo = MODEL,
+    book: Codebook | None = None,
+    link: Link | None = None,
 ) -> RvfMemoryStore:
     """Return a store that names its files without chance."""
     index = partial(VectorIndex, codebook=book)
-    return RvfMemoryStore(root, model, files, StillClock(), index, book, random_bytes=lambda n: bytes(range(n)))
+    return RvfMemoryStore(root, model, files, StillClock(), index, book, link, lambda n: bytes(range(n)))
 
 
 def units(n: int, dim: int = MODEL.dim, seed: int = 0) -> Vectors:
