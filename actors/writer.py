@@ -240,7 +240,8 @@ class Writer:
     def tidy_if_quiet(self) -> None:
         """React to TidyDue."""
         self._tidy_timer = None
-        rest = self._last_commit + QUIET_AFTER_S - asyncio.get_running_loop().time()
+        quiet_from = max(self._last_commit + QUIET_AFTER_S, self._rewrite_after)
+        rest = quiet_from - asyncio.get_running_loop().time()
         if self._file is None or self._rewriting is not None or rest > 0:
             self._tidy_later(max(rest, 1.0))
         elif (folding := self._file.fold(is_quiet=True)) is not None:
@@ -387,22 +388,25 @@ class Writer:
             is_prepared = await run(rewriting.prepare)
             await self._hold()
             try:
-                if (
-                    is_prepared and file is self._file and file.awaits(rewriting)
-                ):  # not if somebody has forgotten meanwhile
+                # Not if the file was erased, or compacted because somebody forgot, meanwhile.
+                if is_prepared and file is self._file and file.awaits(rewriting):
                     self.file_status = await self._pools.disk(file.finish, rewriting)
                     await self._rebase(file)
             except DiskFull as error:
                 await self._put_aside(_Pending(self.committed_seq), error)
+                self._rewrite_later()
             finally:
                 self._idle.set()
         except DiskFull:
-            log.warning("no_room_to_rewrite", user=self._user)
-            self._rewrite_after = asyncio.get_running_loop().time() + RETRY_REWRITING_S
+            self._rewrite_later()
         finally:
             await self._pools.disk_in_background(rewriting.abandon)
             self._rewriting = None
         self.schedule()
+
+    def _rewrite_later(self) -> None:
+        log.warning("no_room_to_rewrite", user=self._user)
+        self._rewrite_after = asyncio.get_running_loop().time() + RETRY_REWRITING_S
 
     async def _rebase(self, file: MemoryFile) -> None:
         """Let the index stand on what the file holds now, and on what is not committed yet. No commit is under way."""

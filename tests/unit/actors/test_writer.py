@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from memoryd.actors import writer
 from memoryd.actors.context import Context
 from memoryd.actors.mailbox import Mailbox
 from memoryd.actors.writer import Writer
@@ -14,6 +15,7 @@ from memoryd.protocol.errors import DiskFull
 from memoryd.protocol.ids import RecordId
 from memoryd.protocol.interfaces import Entry, MemoryIndex
 from memoryd.protocol.records import Trajectory
+from memoryd.rvf import ledger, rewriting
 from tests.helpers.faultfs import FaultDisk
 from tests.helpers.memories import FILE, ROOT, USER, entries, record, record_id, store, trajectory, units
 
@@ -42,6 +44,7 @@ class OneThread:
         return call(*args)
 
     disk_in_background = disk
+    link = disk
 
 
 class Desk:
@@ -239,3 +242,83 @@ async def test_who_is_refused_on_a_full_disk_takes_away_nothing_that_was_committ
     await desk.goes_on()
 
     assert await desk.reopened() == (["said first"], {})
+
+
+# --- folding and compaction beside commits ---
+
+
+@pytest.fixture
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_FOLD_COMMITS", 2)
+    for module in (ledger, rewriting):
+        monkeypatch.setattr(module, "SEALED_ROWS", 2)
+
+
+async def begins_to_fold(desk: Desk) -> None:
+    """Commit three times, and hold what is folded then before it begins."""
+    for number in (1, 2, 3):
+        await has_committed(desk, *entries([number]))
+    desk.pools.gate.clear()
+    assert desk.writer._rewriting is not None
+
+
+async def is_folded(desk: Desk) -> None:
+    desk.pools.gate.set()
+    async with asyncio.timeout(5):
+        while desk.writer._rewriting is not None:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("_small_pieces")
+async def test_what_changes_while_rows_are_folded_is_in_the_index_and_in_the_file(desk: Desk) -> None:
+    await begins_to_fold(desk)
+
+    desk.forget()
+    desk.add(NEW)
+    desk.forget(record_id(3))
+    await is_folded(desk)
+    desk.add(Entry(record(4), units(1, seed=4)[0]))
+
+    assert desk.writer.file_status.segments <= 3
+    assert await desk.reopened() == (["memory 2", "said again", "memory 4"], {})
+
+
+@pytest.mark.usefixtures("_small_pieces")
+async def test_a_disk_without_room_for_the_folded_rows_loses_nothing_and_is_not_asked_again_at_once(desk: Desk) -> None:
+    await begins_to_fold(desk)
+    desk.fill()
+
+    await is_folded(desk)
+
+    with pytest.raises(DiskFull):
+        desk.writer.refuse_when_full()
+    desk.add(NEW)
+    await desk.goes_on()
+    assert desk.writer._rewriting is None
+    assert await desk.reopened() == (["memory 2", "memory 3", "said again"], {})
+
+
+@pytest.mark.usefixtures("_small_pieces")
+async def test_a_folding_that_was_overtaken_by_somebody_who_forgot_changes_nothing(desk: Desk) -> None:
+    await begins_to_fold(desk)
+    desk.forget()
+    desk.writer.compact_soon()
+
+    forgotten = asyncio.ensure_future(desk.writer.durable())
+    await is_folded(desk)
+    await forgotten
+
+    assert b"memory 1" not in desk.disk.content(FILE)
+    assert await desk.reopened() == (["memory 2", "memory 3"], {})
+
+
+async def test_a_file_that_is_mostly_waste_is_compacted_beside_commits(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SMALLEST_WASTE", 2_000)
+    for number in range(40):
+        await has_committed(desk, Entry(record(1, text=f"said {number}"), units(1, seed=number)[0]))
+    await is_folded(desk)
+
+    assert desk.writer.file_status.file_bytes < 10_000  # forty commits take five times as much
+    assert await desk.reopened() == (["said 39"], {})
