@@ -438,7 +438,6 @@ class MemoryAgent(Actor):
         self._index.discard(ids)
         self._trajectories.clear()
         await self._write.erase()
-        self._index.discard(self._index.select(ANY))  # what was remembered meanwhile went with the file
         return m.Forgotten(records=len(ids), events=erased)
 
     async def _erase_events(self, events: tuple[EventId, ...] | None) -> int:

@@ -34,6 +34,8 @@ QUIET_AFTER_S: Final = (
     30.0  # a graph takes seconds of a processor: it is made when nothing has been committed for so long
 )
 RETRY_REWRITING_S: Final = 60.0  # after one for which there was no room
+WASTE: Final = 1.0  # dead bytes for each live one
+QUIET_WASTE: Final = 0.25  # the same when nothing else is to be done
 SMALLEST_WASTE: Final = 1 << 20  # bytes; below this a compaction is not worth its fsyncs
 
 
@@ -89,6 +91,7 @@ class _Pending:
 
     def take_back(self, later: _Pending) -> None:
         """Put what came later behind this, which could not be committed."""
+        self.since = later.since if self.since is None else self.since
         self.delete(later.deleted)
         self.entries += later.entries
         self.drop(later.dropped)
@@ -142,6 +145,10 @@ class Writer:
         self._commit_after_s = commit_after_s
         self._commit_records = commit_records
         self._rewriting: Rewriting | None = None
+        self._prepared = asyncio.Event()  # nothing is being prepared
+        self._prepared.set()
+        self._holding = 0  # how many wait until no commit is under way
+        self._is_erasing = False
         self._rewrite_after = 0.0
         self._last_commit = 0.0
         self._tidy_timer: asyncio.TimerHandle | None = None
@@ -199,7 +206,7 @@ class Writer:
 
     def schedule(self) -> None:
         """Commit now, or see to it that a commit comes in time."""
-        if not self._idle.is_set() or self._disk_is_full or self._pending.since is None:
+        if not self._idle.is_set() or self._holding or self._disk_is_full or self._pending.since is None:
             return
         if self._is_due():
             self._idle.clear()
@@ -242,10 +249,13 @@ class Writer:
         self._tidy_timer = None
         quiet_from = max(self._last_commit + QUIET_AFTER_S, self._rewrite_after)
         rest = quiet_from - asyncio.get_running_loop().time()
-        if self._file is None or self._rewriting is not None or rest > 0:
+        if self._file is None or self._rewriting is not None or not self._idle.is_set() or rest > 0:
             self._tidy_later(max(rest, 1.0))
         elif (folding := self._file.fold(is_quiet=True)) is not None:
             self._begin(self._file, folding, self._pools.disk_in_background)
+            self._tidy_later(1.0)
+        elif _is_wasteful(self.file_status, QUIET_WASTE) and (compaction := self._file.compaction()) is not None:
+            self._begin(self._file, compaction, self._pools.disk_in_background)
             self._tidy_later(1.0)
         elif (linking := self._file.linking()) is not None:
             self._begin(self._file, linking, self._pools.link)
@@ -257,24 +267,33 @@ class Writer:
     async def erase(self) -> None:
         """Begin an empty file that remembers only how far the events were applied."""
         await self._hold()
+        self._is_erasing = True
         try:
+            await self._give_up_rewriting()
             while self._pending.since is not None and not self._disk_is_full:
                 await self._commit(self._take())  # somebody may wait for it
             await self.close()
             await self._pools.disk(self._store.erase, self._user)
             opened = await self._pools.disk(self._store.open, self._user)
             self._file = opened.file
+            self._disk_is_full = False
             await self._commit(_Pending(self.applied_seq))
-            await self._rebase(opened.file)
+            if self._file is not None:
+                await self._rebase(self._file)
         finally:
+            self._is_erasing = False
             self._idle.set()
         self.schedule()
 
     async def _hold(self) -> None:
-        """Wait until no commit is under way, and let none begin."""
-        while not self._idle.is_set():
-            await self._idle.wait()
-        self._idle.clear()
+        """Wait until no commit is under way, and let none begin; commits that are due wait behind this."""
+        self._holding += 1
+        try:
+            while not self._idle.is_set():
+                await self._idle.wait()
+            self._idle.clear()
+        finally:
+            self._holding -= 1
 
     def _touch(self) -> _Pending:
         if self._pending.since is None:
@@ -301,7 +320,7 @@ class Writer:
 
     async def _commit_all(self) -> None:
         try:
-            while self._is_due() and not self._disk_is_full:
+            while self._is_due() and not self._disk_is_full and not self._holding:
                 await self._commit(self._take())
         finally:
             self._idle.set()
@@ -357,6 +376,7 @@ class Writer:
         """Rewrite the file; on a full disk again later, when there is room."""
         if self._file is None:
             return
+        await self._give_up_rewriting()
         try:
             self.file_status = await run(self._file.compact)
         except DiskFull:
@@ -370,22 +390,21 @@ class Writer:
     def _rewrite_if_wanted(self, file: MemoryFile | None) -> None:
         """Begin to fold or to compact, if it is worth it and nothing of that kind is under way."""
         now = asyncio.get_running_loop().time()
-        if file is None or self._rewriting is not None or now < self._rewrite_after:
+        if file is None or self._rewriting is not None or self._is_erasing or now < self._rewrite_after:
             return
-        status = self.file_status
-        is_wasteful = status.dead_bytes > max(SMALLEST_WASTE, status.file_bytes - status.dead_bytes)
-        rewriting = file.compaction() if is_wasteful else file.fold()
+        rewriting = file.compaction() if _is_wasteful(self.file_status, WASTE) else file.fold()
         if rewriting is not None:
             self._begin(file, rewriting, self._pools.disk_in_background)
 
     def _begin(self, file: MemoryFile, rewriting: Rewriting, run: Run) -> None:
         self._rewriting = rewriting
+        self._prepared.clear()
         self._ctx.spawn(self._rewrite(file, rewriting, run))
 
     async def _rewrite(self, file: MemoryFile, rewriting: Rewriting, run: Run) -> None:
         """Prepare beside commits, finish between two of them."""
         try:
-            is_prepared = await run(rewriting.prepare)
+            is_prepared = await self._prepare(rewriting, run)
             await self._hold()
             try:
                 # Not if the file was erased, or compacted because somebody forgot, meanwhile.
@@ -404,6 +423,25 @@ class Writer:
             self._rewriting = None
         self.schedule()
 
+    async def _prepare(self, rewriting: Rewriting, run: Run) -> bool:
+        preparing = asyncio.ensure_future(run(rewriting.prepare))
+        try:
+            return await asyncio.shield(preparing)
+        except asyncio.CancelledError:
+            rewriting.stop()
+            await asyncio.wait([preparing])
+            raise
+        finally:
+            self._prepared.set()
+
+    async def _give_up_rewriting(self) -> None:
+        """Wait for what is being prepared and drop it: the file is about to become another. No commit is under way."""
+        rewriting = self._rewriting
+        if rewriting is not None:
+            rewriting.stop()
+            await self._prepared.wait()
+            await self._pools.disk(rewriting.abandon)
+
     def _rewrite_later(self) -> None:
         log.warning("no_room_to_rewrite", user=self._user)
         self._rewrite_after = asyncio.get_running_loop().time() + RETRY_REWRITING_S
@@ -418,3 +456,8 @@ class Writer:
             encoded = [self._store.encode(entry.record) for entry in entries]
             self._index.add(encoded, np.stack([entry.vector for entry in entries]))
         self._ctx.after(0, Rebased())
+
+
+def _is_wasteful(status: FileStatus, waste: float) -> bool:
+    """Whether so much of a file is dead that it should be compacted."""
+    return status.dead_bytes > max(SMALLEST_WASTE, waste * (status.file_bytes - status.dead_bytes))

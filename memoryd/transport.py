@@ -154,8 +154,9 @@ class SocketTransport(FrameStream):
                 await self.send(kind, number, max(1, int(within_s * 1000)), body)
                 frame = await answer
         except TimeoutError:
-            with contextlib.suppress(ConnectionError):
-                await self.send("cancel", number, 0, {})
+            if self._flowing.is_set():  # else the daemon does not read, and would not read this
+                with contextlib.suppress(ConnectionError):
+                    await self.send("cancel", number, 0, {})
             raise Expired("no answer in time", hint="allow more time, or see memoryd status") from None
         except ConnectionError as error:
             raise self._lost() from error

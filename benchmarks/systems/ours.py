@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import faiss
 
+from memoryd.actors.writer import QUIET_WASTE
 from memoryd.clock import SystemClock
 from memoryd.files import RealFiles
 from memoryd.protocol.ids import RecordId, UserId
@@ -57,7 +58,7 @@ class Store:
             file.finish(folding)
             index.rebased(file.load())()
         status = file.status()
-        if status.dead_bytes > status.file_bytes - status.dead_bytes:
+        if status.dead_bytes > QUIET_WASTE * (status.file_bytes - status.dead_bytes):
             file.compact()
             index.rebased(file.load())()
         while index.wants_sealing():

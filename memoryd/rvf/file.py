@@ -106,12 +106,12 @@ class RvfMemoryFile:
                 file.sync()
             if lock.was_abandoned:
                 _sync_again(files, file, path, snapshot.state)
+            ledger = Ledger.of(snapshot, Identity(file_id))
+            memory = cls(files, path, lock, ledger, place, file=file, torn_bytes_cut=torn)
+            memory._take(snapshot)
         except BaseException:
             file.close()
             raise
-        ledger = Ledger.of(snapshot, Identity(file_id))
-        memory = cls(files, path, lock, ledger, place, file=file, torn_bytes_cut=torn)
-        memory._take(snapshot)
         return memory, snapshot.contents()
 
     def load(self) -> Contents:

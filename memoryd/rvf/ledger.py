@@ -242,7 +242,7 @@ class Ledger:
         at = next(place for place, unit in enumerate(self.units) if unit.first == first)
         behind = next(place for place, unit in enumerate(self.units) if unit.number == number) + 1
         later = self.units[behind:]
-        self.held -= sum(unit.rows for unit in self.units[at:behind])
+        self.held -= sum(unit.rows for unit in self.units[at:behind] if len(unit.lines) > 1)
         del self.units[at:]
         if len(rows.ids) >= SEALED_ROWS:
             yield from self._sealed(first, number, rows, changes, encoder)

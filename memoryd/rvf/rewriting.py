@@ -111,6 +111,8 @@ class Linking:
         with self._place.reading() as file:
             found = read_snapshot(file, self._place.path)
             ids = np.concatenate([rvf.NO_ROWS, *(part.rows[: part.count] for part in found.parts)])
+            if not len(ids):  # another program has removed or moved the vectors
+                return False
             known = _known_graph(file, self._place.path, found, ids)
         vectors = np.empty((len(ids), found.history.model.dim), np.float32)
         done = 0

@@ -83,7 +83,12 @@ class RvfMemoryStore:
         except BaseException:
             lock.abandon()
             raise
-        return Opened(file, self._make_index(contents), contents.trajectories, contents.applied_seq)
+        try:
+            index = self._make_index(contents)
+        except BaseException:
+            file.close()
+            raise
+        return Opened(file, index, contents.trajectories, contents.applied_seq)
 
     def erase(self, user: UserId) -> None:
         """Remove everything of a user whose file is closed. Raises Locked while it is open.

@@ -8,6 +8,7 @@ the graph answers only without a filter, for not too many rows, and unless hidde
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
@@ -47,7 +48,7 @@ _MARGIN: Final = 4
 # The codes are asked for so many times the candidates at once, or for this share of the rows: to scan again costs more than
 # a longer list. A row that is fetched costs as much as four that are read in order.
 _REACH: Final = 4
-_REACH_SHARE: Final = 1 / 64
+_REACH_SHARE: Final = 1 / 128
 _WORTH_IT: Final = 0.25
 
 # Above this many rows a graph is quicker than the codes; it doubles the memory of a user and takes minutes to build.
@@ -76,7 +77,7 @@ class VectorIndex:
         self._codebook = codebook
         self._graph_above = graph_above if codebook else min(graph_above, GRAPH_WITHOUT_CODES_ABOVE)
         self._retired: WeakSet[Table] = WeakSet()  # tables that a view may still look at
-        self._rebases = 0
+        self._rebases = 1 + secrets.randbelow(1 << 20)  # a number of an earlier index means nothing to this one
         self._moves: deque[tuple[Mask, Mask]] = deque(maxlen=_MOVES)  # who was alive before and after the last ones
         self._begin(Table(contents))
 
@@ -176,7 +177,7 @@ class VectorIndex:
         table, known = self._table, self._codes
         rows, vectors = table.rows, table.vectors
         if isinstance(known, MappedCodes):
-            known = Codes.loaded(codebook, table.sealed)
+            known = Codes.loaded(codebook, table.sealed) if table.sealed else None
         if known is None or rows - known.rows > EXACT_ROWS:
             known = known.extended(vectors, rows) if known else Codes.over(codebook, vectors, rows)
         codes = known
@@ -188,9 +189,9 @@ class VectorIndex:
         return swap
 
     def _seal_graph(self) -> Callable[[], None]:
-        table = self._table
+        table, known = self._table, self._graph
         rows, vectors = table.rows, table.vectors
-        graph = self._graph.extended(vectors, rows) if self._graph else Graph.over(vectors, rows)
+        graph = known.extended(vectors, rows) if known else Graph.over(vectors, rows)
 
         def swap() -> None:
             if self._table is table:
@@ -244,6 +245,8 @@ def _by_codes(
     """
     passes = mask[: codes.rows]
     passing = int(np.count_nonzero(passes))
+    if not passing:  # all that passes is newer than the codes
+        return None
     reach = max(_REACH * max(_CANDIDATES, _CANDIDATES_PER_HIT * k), int(_REACH_SHARE * passing))
     while True:
         rough, candidates = _candidates(codes, query, passes, passing, min(reach, passing))
