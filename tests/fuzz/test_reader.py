@@ -17,3 +17,11 @@ def test_a_changed_file_is_read_or_refused_with_an_error_of_ours(tenth: int) -> 
         opened += use(changed(given[int(source.integers(2)) * int(source.integers(len(given)))], source))
     assert use(our_file())
     assert 0 < opened < 40
+
+
+@pytest.mark.parametrize("seed", [5146477, 5348609])
+def test_a_file_that_once_held_up_the_reader_for_minutes_is_read_at_once(seed: int) -> None:
+    given = [our_file(), *(path.read_bytes() for path in sorted(golden_folder().glob("*.rvf")))]
+    source = np.random.default_rng(seed)
+
+    assert use(changed(given[int(source.integers(len(given)))], source)) in (True, False)
