@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Any, Final, cast
 
 from memoryd.protocol import wire
@@ -10,7 +11,7 @@ from memoryd.protocol import wire
 FRAMES_AT_ONCE: Final = 64  # then others have their turn
 
 
-class FrameStream(asyncio.Protocol):
+class FrameStream(asyncio.Protocol, ABC):
     """One end of a connection. Takes frames as long as it has room, and writes as long as the other end reads."""
 
     def __init__(self) -> None:
@@ -22,18 +23,18 @@ class FrameStream(asyncio.Protocol):
 
     # --- what an end is made of ---
 
+    @abstractmethod
     def take(self, frame: wire.Frame) -> None:
         """Handle a frame. Raises for one after which the connection cannot go on."""
-        raise NotImplementedError
 
     @property
     def has_room(self) -> bool:
         """Whether the next frame may be taken. Whoever makes room calls `take_more`."""
         return True
 
+    @abstractmethod
     def failed(self, error: Exception) -> None:
         """Close the connection: a frame was wrong or could not be taken."""
-        raise NotImplementedError
 
     # --- reading ---
 
