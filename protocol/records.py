@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -15,6 +16,9 @@ from memoryd.protocol.ids import RecordId, TrajectoryId
 
 MAX_TEXT_BYTES = 65_536
 MAX_METADATA_BYTES = 16_384
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def checked_text(text: str, field: str, limit: int = MAX_TEXT_BYTES) -> str:
@@ -98,6 +102,11 @@ class Attributes(Struct, frozen=True):
     source: MemorySource
     timestamp: Moment
     session_id: str = ""
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a moment as columns keep it: microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ import numpy as np
 from memoryd.protocol.ids import BEFORE_ALL, Seq, TrajectoryId
 from memoryd.rvf import format as rvf
 from memoryd.rvf.records import Body, pack_body
-from memoryd.rvf.sealed import Place, Rows, SealedPart, pack_sealed
+from memoryd.rvf.sealed import Rows, SealedPart, Span, pack_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -338,8 +338,8 @@ class Ledger:
         vec = rvf.pack_vec(rows.ids, rows.vectors)
         # The segment stands two bytes behind a multiple of 64, and what comes next at one.
         vec += bytes(-(2 + rvf.HEADER_SIZE + len(vec)) % _ALIGNMENT)
-        place = Place(self.generation, first, number, self.model)
-        payload = pack_sealed(place, rows, vec, changes, encoder)
+        span = Span(self.generation, first, number, self.model)
+        payload = pack_sealed(span, rows, vec, changes, encoder)
         yield from self._enter(first, number, payload, vec, rows, sum(map(len, changes.trajectories)))
 
     def _enter(

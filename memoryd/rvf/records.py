@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import struct
 import threading
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -39,8 +38,6 @@ MAX_BODY: Final = 1 << 27
 # Level 1: nearly as small as the default on the texts of agent runs, in half the time.
 _LEVEL: Final = 1
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)  # what decoding raises
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -96,11 +93,6 @@ def decode_record(data: bytes) -> MemoryRecord:
 def attributes_of(data: bytes) -> Attributes:
     """Return what an encoded record is found and filtered by."""
     return _attributes_decoder.decode(data)
-
-
-def microseconds(moment: datetime) -> int:
-    """Return a moment as columns keep it: microseconds since 1970."""
-    return (moment - _EPOCH) // _MICROSECOND
 
 
 def encode_trajectory(trajectory: Trajectory) -> bytes:

@@ -23,6 +23,7 @@ import xxhash
 
 from memoryd.protocol.ids import RecordId, TrajectoryId, record_key, record_of_key
 from memoryd.protocol.interfaces import ModelInfo
+from memoryd.protocol.records import microseconds
 from memoryd.rvf import format as rvf
 from memoryd.rvf.reader import Entry, damaged
 from memoryd.rvf.records import (
@@ -34,7 +35,6 @@ from memoryd.rvf.records import (
     attributes_of,
     mask_for,
     masked,
-    microseconds,
     pack,
     unpack,
     unpack_head,
@@ -128,7 +128,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Span:
     """Which private segments a sealed one stands for."""
 
     generation: int
@@ -142,7 +142,7 @@ def slots_for(count: int) -> int:
     return -(-count // GROUP) * GROUP
 
 
-def pack_sealed(place: Place, rows: Rows, vec_payload: bytes, changes: Changes, encoder: Encoder | None) -> bytes:
+def pack_sealed(span: Span, rows: Rows, vec_payload: bytes, changes: Changes, encoder: Encoder | None) -> bytes:
     """Return the payload of a sealed segment; `vec_payload` must stand in the segment behind it."""
     count, slots = len(rows.ids), slots_for(len(rows.ids))
     attributes, names = _attributes(rows.records)
@@ -157,10 +157,10 @@ def pack_sealed(place: Place, rows: Rows, vec_payload: bytes, changes: Changes, 
     sections.append(_packed(changes))
     sections += [blocks, texts]
     draft = Head(
-        generation=place.generation,
-        first=place.first,
-        number=place.number,
-        model=place.model,
+        generation=span.generation,
+        first=span.first,
+        number=span.number,
+        model=span.model,
         count=count,
         first_row=int(rows.ids[0]),
         last_row=int(rows.ids[-1]),

@@ -7,18 +7,18 @@ changed where a reader may look. So a reader that knows a number of rows needs n
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
 
-from memoryd.protocol.records import Attributes, MemoryKind, MemorySource
+from memoryd.protocol.records import Attributes, MemoryKind, MemorySource, microseconds
 from memoryd.vectors.blocks import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -33,8 +33,6 @@ HIDDEN: Final = b""  # stands in the place of a record that was discarded
 
 _KINDS: Final = {kind: code for code, kind in enumerate(MemoryKind)}
 _SOURCES: Final = {source: code for code, source in enumerate(MemorySource)}
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 _COLUMNS: Final = np.dtype(
     [("time_us", np.int64), ("session", np.int32), ("kind", np.uint8), ("source", np.uint8)], align=True
@@ -122,8 +120,8 @@ class Table:
     def passing(self, where: MemoryFilter, rows: int, before: datetime | None = None) -> Mask:
         """Return which of the first `rows` are alive, pass `where`, and are older than `before`."""
         mask = self.alive(rows)
-        since = None if where.since is None else _microseconds(where.since)
-        until = None if before is None else _microseconds(before)
+        since = None if where.since is None else microseconds(where.since)
+        until = None if before is None else microseconds(before)
         for part, start, behind in self._parts():
             if start < rows:
                 _narrow_sealed(mask[start:behind], part, where, since, until)
@@ -150,7 +148,7 @@ class Table:
         """Fill the columns of rows whose vectors stand in place already, then let readers see them."""
         first, behind = self.rows, self.rows + len(records)
         columns = self._columns[first - self.mapped : behind - self.mapped]
-        columns["time_us"] = [_microseconds(one.timestamp) for one in decoded]
+        columns["time_us"] = [microseconds(one.timestamp) for one in decoded]
         columns["session"] = [self._sessions.setdefault(one.session_id, len(self._sessions)) for one in decoded]
         columns["kind"] = [_KINDS[one.kind] for one in decoded]
         columns["source"] = [_SOURCES[one.source] for one in decoded]
@@ -220,7 +218,3 @@ def _narrow_sealed(mask: Mask, part: SealedRows, where: MemoryFilter, since: int
 def _numbers(names: Sequence[str], wanted: Iterable[str]) -> list[int]:
     among = set(wanted)
     return [number for number, name in enumerate(names) if name in among]
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND

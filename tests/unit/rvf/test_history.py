@@ -16,7 +16,7 @@ from memoryd.rvf import format as rvf
 from memoryd.rvf.history import History, read_history
 from memoryd.rvf.reader import find_state
 from memoryd.rvf.records import Body, encode_record, encode_trajectory, pack_body
-from memoryd.rvf.sealed import Changes, Place, Rows, pack_sealed
+from memoryd.rvf.sealed import Changes, Rows, Span, pack_sealed
 from tests.helpers import memories
 from tests.helpers.faultfs import FaultDisk
 from tests.helpers.memories import MODEL, record, trajectory, units
@@ -59,7 +59,7 @@ def sealed(
 ) -> bytes:
     """Return the private segment of sealed rows, which stands for the segments `first` to `number`."""
     found = Rows(np.array(numbers, np.uint64), [encode_record(record(n)) for n in numbers], units(len(numbers)))
-    place = Place(generation, first, number, MODEL)
+    place = Span(generation, first, number, MODEL)
     return pack_sealed(place, found, rvf.pack_vec(found.ids, found.vectors), changes or Changes([], []), None)
 
 

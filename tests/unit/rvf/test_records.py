@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoryd.protocol.ids import RecordId, Seq
+from memoryd.protocol.records import microseconds
 from memoryd.rvf import format as rvf
 from memoryd.rvf import records
 from memoryd.rvf.records import (
@@ -21,7 +22,6 @@ from memoryd.rvf.records import (
     is_sealed,
     mask_for,
     masked,
-    microseconds,
     pack,
     pack_body,
     trajectory_id,

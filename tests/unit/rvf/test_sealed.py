@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from memoryd.protocol.errors import Damaged
 from memoryd.protocol.ids import RecordId, TrajectoryId, record_of_key
 from memoryd.protocol.interfaces import ModelInfo
-from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource
+from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource, microseconds
 from memoryd.rvf import format as rvf
 from memoryd.rvf import sealed as sealed_module
 from memoryd.rvf.reader import Entry
@@ -32,17 +32,16 @@ from memoryd.rvf.records import (
     encode_trajectory,
     mask_for,
     masked,
-    microseconds,
     pack,
     unpack_head,
 )
 from memoryd.rvf.sealed import (
     Changes,
     Head,
-    Place,
     Rows,
     SealedPart,
     Section,
+    Span,
     agrees,
     pack_sealed,
     read_head,
@@ -89,7 +88,7 @@ def written(
     )
     vec = rvf.pack_vec(rows.ids, rows.vectors)
     book = codebook() if model == CODED else None
-    payload = pack_sealed(Place(4, 7, 9, model), rows, vec, changes, book)
+    payload = pack_sealed(Span(4, 7, 9, model), rows, vec, changes, book)
     return Written(rows, list(records), payload, vec, changes)
 
 
