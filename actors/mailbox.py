@@ -151,6 +151,15 @@ class Mailbox:
         self._wake()
         return left
 
+    def drop_control(self, *kinds: type) -> None:
+        """Throw away control messages of these kinds; everything else keeps its order."""
+        kept = []
+        while not self._queue.empty():
+            kept.append(self._queue.get_nowait())
+        for lane, place, envelope in kept:
+            if lane != _CONTROL or not isinstance(envelope.message, kinds):
+                self._queue.put_nowait((lane, place, envelope))
+
     def _push(self, lane: int, envelope: Envelope) -> None:
         if lane != _CONTROL:
             self._items += 1

@@ -196,13 +196,14 @@ class MemorySupervisor(Actor):
                 return
             user = (residents.urgent or residents.patient).popleft()
             slot = residents.slot(user)
-            if slot.phase is Phase.COLD and user not in self._opening:
+            if slot.phase is Phase.COLD:
                 self._opening.add(user)
-                ctx.spawn(self._open(user, slot, ctx))
+                slot.begin()  # at once: who has been begun is not evicted
+                ctx.spawn(self._opened(user, slot, ctx))
 
-    async def _open(self, user: UserId, slot: Slot, ctx: Context) -> None:
+    async def _opened(self, user: UserId, slot: Slot, ctx: Context) -> None:
         try:
-            await slot.start()  # a failure comes back as ChildExited
+            await slot.begun()  # a failure comes back as ChildExited
         finally:
             self._opening.discard(user)
         self._open_next(ctx)

@@ -136,17 +136,27 @@ class Slot:
         """Guess in how many seconds there will be room, from the age of what waits."""
         return round(min(5.0, max(0.05, self.mailbox.oldest_age() / 2)), 3)
 
-    async def start(self) -> Exit | None:
-        """Begin an incarnation and wait until it runs; return its exit if it ended first."""
+    def begin(self) -> None:
+        """Begin an incarnation, unless one is alive."""
         if self.is_alive:
-            return None
+            return
         self.phase = Phase.STARTING
         self.incarnations += 1
         self._exit = None
         self._started = asyncio.Event()
+        self.mailbox.drop_control(Stop, Passivate, TaskFailed)  # were meant for one that has ended
         self._task = asyncio.get_running_loop().create_task(self._live(), name=self.path)
-        await self._started.wait()
+
+    async def begun(self) -> Exit | None:
+        """Wait until what was begun last runs; return its exit if it has ended."""
+        if self._started is not None:
+            await self._started.wait()
         return self._exit
+
+    async def start(self) -> Exit | None:
+        """Begin an incarnation, unless one is alive, and wait until it runs; return its exit if it ended first."""
+        self.begin()
+        return await self.begun()
 
     async def stop(self, within_s: float) -> None:
         """End the incarnation in order, or by cancelling it after `within_s` seconds. Mail that waits is kept."""

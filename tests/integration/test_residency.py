@@ -18,11 +18,13 @@ import pytest
 import memoryd
 from memoryd import app
 from memoryd.actors import memories
+from memoryd.actors.memory import MemoryAgent
 from memoryd.actors.slot import Passivate, Phase
 from memoryd.app import Daemon, open_memory
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import File, RealFiles
 from memoryd.protocol.errors import MemorydError, ShuttingDown, Unreachable
+from memoryd.protocol.ids import UserId
 from tests.helpers.daemon import HeldEmbedder, config_of, events, exported, running, texts, until
 
 NOBODY = SimpleNamespace(applied_seq=0)
@@ -46,6 +48,27 @@ async def test_who_is_idle_rests_and_answers_the_same_when_asked_again(tmp_path:
         after = await house.memory.recall("e message 7", user="alice")
 
         assert after.memories == before.memories
+
+
+async def test_who_is_opened_again_before_the_end_is_told_keeps_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(50), user="alice", ack="committed")
+        slot, supervisor = house.user_slot("alice"), house.slot("memories")
+        close = MemoryAgent.closed
+
+        async def closed(agent: MemoryAgent) -> None:
+            await close(agent)
+            supervisor.mailbox.put_control(memories.Restart(UserId("alice")))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(MemoryAgent, "closed", closed)
+            await slot.stop(5.0)
+        await until(lambda: slot.phase is Phase.RUNNING)
+
+        assert house.user_slot("alice") is slot
+        assert len((await house.memory.recall("e message 7", user="alice")).memories) == 5
 
 
 @pytest.mark.usefixtures("_quick_sweep")

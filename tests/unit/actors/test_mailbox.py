@@ -100,6 +100,20 @@ async def test_draining_returns_the_work_and_makes_room() -> None:
     assert mailbox.offer(Envelope("next"))
 
 
+async def test_control_messages_of_one_kind_are_dropped_and_the_rest_keeps_its_order() -> None:
+    mailbox = Mailbox()
+    mailbox.offer(Envelope(1))
+    for control in ("first", 2, "second"):
+        mailbox.put_control(control)
+    mailbox.offer(Envelope(3))
+
+    mailbox.drop_control(int)
+
+    assert [(await mailbox.get()).message for _ in range(4)] == ["first", "second", 1, 3]
+    assert mailbox.is_empty
+    assert mailbox.depth == 0
+
+
 async def test_the_age_is_that_of_the_oldest_work() -> None:
     mailbox = Mailbox()
     assert mailbox.oldest_age() == 0.0

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from memoryd.actors.actor import Actor
-from memoryd.actors.context import Context
+from memoryd.actors.context import Context, TaskFailed
 from memoryd.actors.exits import Failed, Killed, Passivated, Stopped
 from memoryd.actors.mailbox import Deadline
-from memoryd.actors.slot import Passivate, Slot
+from memoryd.actors.slot import Passivate, Slot, Stop
 from memoryd.actors.supervisor import Escalated
 from memoryd.protocol.errors import ActorFailed, Damaged, Expired, NotFound, Overloaded, ShuttingDown
 
@@ -199,6 +199,28 @@ async def test_an_actor_that_does_not_stop_in_time_is_killed_and_closed() -> Non
 
     assert isinstance(ends[0], Killed)
     assert closed == [True]
+
+
+async def test_what_ended_one_incarnation_does_not_end_the_next() -> None:
+    ends: list[object] = []
+    slot = Slot("user", Actor, on_exit=lambda _, end: ends.append(end), park=lambda *_: None)
+    await slot.start()
+    for number in range(2):
+        slot.mailbox.put_control(TaskFailed(RuntimeError(str(number))))
+    async with asyncio.timeout(5):
+        while slot.is_alive:
+            await asyncio.sleep(0.005)
+    slot.mailbox.put_control(Stop())
+    slot.mailbox.put_control(Passivate())
+
+    assert await slot.start() is None
+
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert slot.is_alive
+    assert len(ends) == 1
+    await slot.stop(5.0)
+    assert ends[1:] == [Stopped()]
 
 
 async def test_passivation_waits_until_there_is_no_mail(soon: Deadline) -> None:
