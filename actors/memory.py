@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import numpy as np
 import structlog
 
 from memoryd import metrics
@@ -251,9 +250,9 @@ class MemoryAgent(Actor):
             self._relay.poke(Committed(user=self._user, seq=self._write.committed_seq))
             return
         self._received = items[-1].seq
-        drafts = tuple(
-            draft for item in items for draft in item.drafts if draft.id is not None and draft.id not in self._index
-        )
+        mapped = [draft for item in items for draft in item.drafts]
+        known = self._index.known([draft.id for draft in mapped if draft.id is not None])
+        drafts = tuple(draft for draft in mapped if draft.id is not None and draft.id not in known)
         job = _Job(items, drafts, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         ctx.spawn(self._embed_job(job))
@@ -339,9 +338,10 @@ class MemoryAgent(Actor):
 
     def _add_records(self, records: Sequence[MemoryRecord], vectors: Vectors) -> tuple[RecordId, ...]:
         """Add the records that are new, with their rows of `vectors`; return their ids."""
+        known = self._index.known([record.id for record in records])
         new: dict[RecordId, int] = {}
         for row, record in enumerate(records):
-            if record.id not in self._index:
+            if record.id not in known:
                 new.setdefault(record.id, row)
         if new:
             rows = list(new.values())
@@ -393,13 +393,11 @@ class MemoryAgent(Actor):
         return m.Exported(records=records, model=self._model.name, model_sha256=self._model.sha256, next=following)
 
     def _fetch(self, ids: tuple[RecordId, ...]) -> Fetched:
-        found = [self._index.get(each) for each in ids]
-        if any(each is None for each in found):
+        found = self._index.records(ids)
+        if len(found) < len(set(ids)):
             raise NotFound("no such memory", field="ids", hint="recall it first to learn its id")
-        records = tuple(
-            self._trajectories.with_outcome(self._store.decode(each[0])) for each in found if each is not None
-        )
-        return Fetched(records=records, vectors=np.stack([each[1] for each in found if each is not None]))
+        records = tuple(self._trajectories.with_outcome(self._store.decode(each)) for each in found)
+        return Fetched(records=records, vectors=self._index.vectors(ids))
 
     # --- forgetting ---
 
@@ -411,25 +409,27 @@ class MemoryAgent(Actor):
         self._write.refuse_when_full()
         if message.everything:
             return await self._forget_everything()
-        if message.ids:
-            ids: Sequence[RecordId] = [each for each in message.ids if each in self._index]
-        else:
-            where = ANY if message.session_id is None else MemoryFilter(session_id=message.session_id)
-            ids = self._index.select(where, message.before)
+        records = await self._pools.search(self._named_by, message)
+        ids = tuple(record.id for record in records)
         if ids:  # first the copies: what is forgotten must not answer others
-            await self._knowledge.ask(
-                RemoveGlobal(user=self._user, ids=tuple(ids)), deadline=Deadline.after(ERASE_WITHIN_S)
-            )
-        records = [self._store.decode(found[0]) for each in ids if (found := self._index.get(each)) is not None]
+            await self._knowledge.ask(RemoveGlobal(user=self._user, ids=ids), deadline=Deadline.after(ERASE_WITHIN_S))
         events = tuple({EventId(str(e)) for record in records if (e := record.metadata.get("event_id"))})
         erased = await self._erase_events(events) if events else 0
         self._index.discard(ids)
-        self._write.delete(tuple(ids))
+        self._write.delete(ids)
         for trajectory in self._trajectories.forget(records, message.before):
             self._write.drop(trajectory)
         self._write.compact_soon()
         await self._write.durable()
         return m.Forgotten(records=len(records), events=erased)
+
+    def _named_by(self, message: m.Forget) -> Sequence[MemoryRecord]:
+        """Return the records that `message` means, in order of arrival."""
+        ids: Sequence[RecordId] = message.ids
+        if not ids:
+            where = ANY if message.session_id is None else MemoryFilter(session_id=message.session_id)
+            ids = self._index.select(where, message.before)
+        return [self._store.decode(record) for record in self._index.records(ids)]
 
     async def _forget_everything(self) -> m.Forgotten:
         erased = await self._erase_events(None)

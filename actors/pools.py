@@ -1,7 +1,7 @@
 """The threads that run what is slow, so that the event loop never does.
 
-What nobody waits for runs on threads that yield: when processors are short, the kernel gives them to the event loop and to
-those somebody waits for (setpriority(2); on Linux each thread has a nice value of its own).
+When processors are short, the kernel gives them to the event loop first, then to threads somebody waits for, then to those
+nobody waits for (setpriority(2); on Linux each thread has a nice value of its own).
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ R = TypeVar("R")
 DISK_THREADS: Final = 4
 BACKGROUND_DISK_THREADS: Final = 2
 SEARCH_THREADS: Final = 2
-YIELDING: Final = 5  # added to the nice value: about a third of the weight of a thread that does not yield
+# Added to the nice value of threads that somebody waits for, and of the others: half and a tenth of the event loop's weight.
+AWAITED: Final = 3
+PATIENT: Final = 10
 
 
 class Pools:
@@ -31,15 +33,15 @@ class Pools:
 
     def __init__(self, *, embed_threads: int) -> None:
         self.embed_threads = embed_threads
-        self._embed = _pool(embed_threads, "embed")
-        self._embed_patiently = _pool(embed_threads, "embed-patiently", _yield_to_others)
-        self._search = _pool(SEARCH_THREADS, "search")
-        self._disk = _pool(DISK_THREADS, "disk")
-        self._background = _pool(BACKGROUND_DISK_THREADS, "background", _yield_to_others)
-        self._link = _pool(1, "link", _yield_to_others)
+        self._embed = _pool(embed_threads, "embed", AWAITED)
+        self._embed_patiently = _pool(embed_threads, "embed-patiently", PATIENT)
+        self._search = _pool(SEARCH_THREADS, "search", AWAITED)
+        self._disk = _pool(DISK_THREADS, "disk", AWAITED)
+        self._background = _pool(BACKGROUND_DISK_THREADS, "background", PATIENT)
+        self._link = _pool(1, "link", PATIENT)
         # A write and a read of the log may go on at the same time; two writes never.
-        self._log_write = _pool(1, "log-write")
-        self._log_read = _pool(1, "log-read")
+        self._log_write = _pool(1, "log-write", AWAITED)
+        self._log_read = _pool(1, "log-read", AWAITED)
 
     async def embed(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Embed what somebody waits for."""
@@ -77,20 +79,20 @@ class Pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pool(threads: int, name: str, initializer: Callable[[], None] | None = None) -> ThreadPoolExecutor:
+def _pool(threads: int, name: str, yielding: int) -> ThreadPoolExecutor:
     """Return a pool whose threads are there: who starts one waits for it, and later that would be the event loop."""
-    pool = ThreadPoolExecutor(threads, name, initializer)
+    pool = ThreadPoolExecutor(threads, name, _yield_to_others, (yielding,))
     all_there = threading.Barrier(threads)
     for _ in range(threads):
         pool.submit(all_there.wait)
     return pool
 
 
-def _yield_to_others() -> None:
+def _yield_to_others(yielding: int) -> None:
     """Lower the priority of this thread; where the system does not let us, it runs like the others."""
     with contextlib.suppress(OSError):
         own = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + YIELDING)
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + yielding)
 
 
 async def _run(pool: ThreadPoolExecutor, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

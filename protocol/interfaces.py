@@ -146,12 +146,12 @@ class SealedRows(Protocol):
         """Return the slots, ascending, of those of these records that stand here, dead ones too."""
         ...
 
-    def ids(self) -> Sequence[RecordId]:
-        """Return the ids of the records, slot by slot."""
+    def ids(self, slots: NDArray[np.int64] | None = None) -> Sequence[RecordId]:
+        """Return the ids of the records in these slots, or in all."""
         ...
 
-    def record(self, slot: int) -> bytes:
-        """Return one encoded record."""
+    def records(self, slots: NDArray[np.int64] | None = None) -> Sequence[bytes]:
+        """Return the encoded records in these slots, or in all, dead ones too; quickest when they ascend."""
         ...
 
     def vectors(self, slots: NDArray[np.int64] | slice) -> Vectors:
@@ -350,14 +350,20 @@ class MemoryIndex(Protocol):
         """Hide these records from every view; unknown ids do nothing."""
         ...
 
-    def __contains__(self, record: RecordId) -> bool: ...
-
     def __len__(self) -> int:
         """Return the number of records that are alive."""
         ...
 
-    def get(self, record: RecordId) -> tuple[bytes, Vectors] | None:
-        """Return one encoded record and its vector, float32 [dim]."""
+    def known(self, ids: Sequence[RecordId]) -> set[RecordId]:
+        """Return those of these records that are alive."""
+        ...
+
+    def records(self, ids: Sequence[RecordId]) -> Sequence[bytes]:
+        """Return those of these records that are alive, encoded, in order of arrival."""
+        ...
+
+    def vectors(self, ids: Sequence[RecordId]) -> Vectors:
+        """Return the vectors of what `records` returns, float32 [n, dim]."""
         ...
 
     def select(self, where: MemoryFilter, before: datetime | None = None) -> Sequence[RecordId]:

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Encoder, Vectors
     from memoryd.rvf.format import Ids
 
+    Slots = NDArray[np.int64]
+
 GROUP: Final = 32  # slots come in groups of so many, as they are searched
 _ALIGNMENT: Final = 64
 _BEFORE_VECTORS: Final = 2  # a VEC segment that begins so far behind a multiple of 64 has its numbers at multiples of 4
@@ -214,6 +216,11 @@ def _keys(records: Sequence[RecordId]) -> NDArray[np.uint64]:
     """Return those of these ids that are ULIDs as numbers, uint64 [n, 2]."""
     keys = b"".join(key for key in map(record_key, records) if key is not None)
     return np.frombuffer(keys, ">u8").astype("<u8").reshape(-1, 2)
+
+
+def _last_bits(keys: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    """Return the last 16 bits of each key, uint64 [n, 2]."""
+    return np.ascontiguousarray(keys).view("<u2")[:, 4]
 
 
 def _column(values: object, kind: DTypeLike, slots: int) -> bytes:
@@ -417,35 +424,48 @@ class SealedPart:
         except (ValueError, struct.error, msgspec.MsgspecError) as error:
             raise damaged(self._path, self._at, "trajectories of sealed rows cannot be decoded") from error
 
-    def ids(self) -> list[RecordId]:
-        """Return the ids of all records."""
-        raw = self.keys[: self.count].astype(">u8").tobytes()
+    def ids(self, slots: Slots | None = None) -> list[RecordId]:
+        keys = self.keys[: self.count] if slots is None else self.keys[slots]
+        raw = keys.astype(">u8").tobytes()
         return [record_of_key(raw[at : at + 16]) for at in range(0, len(raw), 16)]
 
-    def find(self, records: Sequence[RecordId]) -> NDArray[np.int64]:
-        wanted, keys = _keys(records), self.keys[: self.count]
-        slots = np.flatnonzero(np.isin(keys[:, 1], wanted[:, 1]))  # the lower half is random: few others have it
+    def find(self, records: Sequence[RecordId]) -> Slots:
+        wanted = _keys(records)
+        if not len(wanted):
+            return np.empty(0, np.int64)
+        keys = self.keys[: self.count]
+        # The last 16 bits of an id are random, so few others have them; all rows are looked up in one small table.
+        is_wanted = np.zeros(1 << 16, bool)
+        is_wanted[_last_bits(wanted)] = True
+        slots = np.flatnonzero(is_wanted[_last_bits(keys)])
         known = set(map(tuple, wanted.tolist()))
-        return np.array([slot for slot in slots.tolist() if tuple(keys[slot].tolist()) in known], np.int64)
+        found: Slots = slots[np.array([key in known for key in map(tuple, keys[slots].tolist())], bool)]
+        return found
 
     def rows_of(self, records: Sequence[RecordId]) -> list[int]:
         """Return the row ids of those of these records that stand here, deleted ones too."""
         rows: list[int] = self.rows[self.find(records)].tolist()
         return rows
 
-    def record(self, slot: int) -> bytes:
-        start, end = (int(self._ends[slot - 1]) if slot else 0), int(self._ends[slot])
-        block = int(np.searchsorted(self._blocks["plain"], start, "right")) - 1
-        first = int(self._blocks["plain"][block])
-        return self._block(block)[start - first : end - first]
+    def records(self, slots: Slots | None = None) -> list[bytes]:
+        if slots is None:
+            slots = np.arange(self.count)
+        ends = self._ends  # says how much there is, before any of it is unpacked
+        starts = np.where(slots > 0, ends[slots - 1], 0)
+        blocks = np.searchsorted(self._blocks["plain"], starts, "right") - 1
+        firsts = self._blocks["plain"][blocks]
+        if (ends[slots] > self._blocks["plain"][blocks + 1]).any():
+            raise damaged(self._path, self._at, "a record reaches into the next block of texts")
+        records: list[bytes] = []
+        plain, unpacked = b"", -1
+        places = zip(blocks.tolist(), (starts - firsts).tolist(), (ends[slots] - firsts).tolist(), strict=True)
+        for block, start, end in places:
+            if block != unpacked:
+                plain, unpacked = self._block(block), block
+            records.append(plain[start:end])
+        return records
 
-    def records(self) -> list[bytes]:
-        """Return all encoded records, dead ones too."""
-        ends = self._ends[: self.count].tolist()  # says how much there is, before any of it is unpacked
-        plain = b"".join(self._block(block) for block in range(len(self._blocks) - 1))
-        return [plain[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-
-    def vectors(self, slots: NDArray[np.int64] | slice) -> Vectors:
+    def vectors(self, slots: Slots | slice) -> Vectors:
         if isinstance(slots, slice):
             slots = np.arange(*slots.indices(self.slots))
         real = slots[: np.searchsorted(slots, self.count)]
@@ -508,7 +528,8 @@ class SealedPart:
             raise damaged(self._path, self._at, "directory of texts cut short")
         blocks = np.frombuffer(data, _TEXT_BLOCK)
         is_ordered = all((blocks[name][:-1] <= blocks[name][1:]).all() for name in ("plain", "packed"))
-        if not is_ordered or blocks["packed"][-1] != texts.length or blocks["plain"][-1] != self.head.text_bytes:
+        bounds = [(int(blocks[name][0]), int(blocks[name][-1])) for name in ("plain", "packed")]
+        if not is_ordered or bounds != [(0, self.head.text_bytes), (0, texts.length)]:
             raise damaged(self._path, self._at, "directory of texts out of order")
         return blocks
 

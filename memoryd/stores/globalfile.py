@@ -37,10 +37,8 @@ class GlobalFile:
         self._opened = self._store.open(NAME)
         self._published.clear()
         index = self._opened.index
-        for each in index.select(ANY):
-            found = index.get(each)
-            if found is not None:
-                self._published[_publisher(self._store.decode(found[0]))] += 1
+        for record in index.records(index.select(ANY)):
+            self._published[_publisher(self._store.decode(record))] += 1
 
     @property
     def is_empty(self) -> bool:
@@ -58,7 +56,8 @@ class GlobalFile:
             )
             for row, record in enumerate(records)
         }
-        new = {row: copy for row, copy in copies.items() if copy.id not in index}
+        known = index.known([copy.id for copy in copies.values()])
+        new = {row: copy for row, copy in copies.items() if copy.id not in known}
         if not new:
             return
         file.commit(Batch(entries=[Entry(copy, vectors[row]) for row, copy in new.items()]))
@@ -68,14 +67,11 @@ class GlobalFile:
     def unpublish(self, user: UserId, ids: Sequence[RecordId] | None) -> None:
         """Remove these copies, or all of the user, and their bytes."""
         file, index = self._use.file, self._use.index
-        gone = []
-        for each in index.select(ANY):
-            found = index.get(each)
-            if found is None:
-                continue
-            copy = self._store.decode(found[0])
-            if _publisher(copy) == user and (ids is None or copy.metadata.get("published_id") in ids):
-                gone.append(each)
+        gone = [
+            copy.id
+            for copy in map(self._store.decode, index.records(index.select(ANY)))
+            if _publisher(copy) == user and (ids is None or copy.metadata.get("published_id") in ids)
+        ]
         if not gone:
             return
         index.discard(gone)

@@ -88,15 +88,17 @@ class VectorIndex:
         for table in (self._table, *self._retired):
             table.discard(ids)
 
-    def __contains__(self, record: RecordId) -> bool:
-        return self._table.find(record) is not None
-
     def __len__(self) -> int:
         return self._table.live
 
-    def get(self, record: RecordId) -> tuple[bytes, Vectors] | None:
-        row = self._table.find(record)
-        return None if row is None else (self._table.record(row), self._table.vectors.row(row))
+    def known(self, ids: Sequence[RecordId]) -> set[RecordId]:
+        return set(self._table.ids(self._table.find(ids)))
+
+    def records(self, ids: Sequence[RecordId]) -> Sequence[bytes]:
+        return self._table.records(self._table.find(ids))
+
+    def vectors(self, ids: Sequence[RecordId]) -> Vectors:
+        return self._table.vectors.take(self._table.find(ids))
 
     def select(self, where: MemoryFilter, before: datetime | None = None) -> Sequence[RecordId]:
         table = self._table
@@ -108,7 +110,7 @@ class VectorIndex:
         rows = first + np.flatnonzero(table.alive(table.rows)[first:])
         chosen = rows[:limit]
         following = self._rebases * _ROWS_AT_MOST + int(rows[limit]) if len(rows) > limit else None
-        return [table.record(row) for row in chosen.tolist()], table.vectors.take(chosen), following
+        return table.records(chosen), table.vectors.take(chosen), following
 
     def view(self) -> View:
         return View(self._table, self._table.rows, self._codes, self._graph)
@@ -230,10 +232,10 @@ class View:
     def _hits(self, found: tuple[Scores, Rows], path: str) -> Hits:
         """Return hits with cosines; a row that was hidden since it was found is left out."""
         scores, rows = found
-        record = self._table.record
-        cosines = np.clip(scores, -1.0, 1.0).tolist()
-        hits = ((record(row), score) for row, score in zip(rows.tolist(), cosines, strict=True))
-        return Hits([Hit(record, score) for record, score in hits if record != HIDDEN], path)
+        ascending = np.argsort(rows)
+        records = dict(zip(ascending.tolist(), self._table.records(rows[ascending]), strict=True))
+        hits = (Hit(records[place], score) for place, score in enumerate(np.clip(scores, -1.0, 1.0).tolist()))
+        return Hits([hit for hit in hits if hit.record != HIDDEN], path)
 
 
 def _by_codes(

@@ -86,32 +86,26 @@ class Table:
                 self._hide(row)
         self._hide_sealed(ids)
 
-    def find(self, record: RecordId) -> int | None:
-        """Return the row of a record that is alive."""
-        row = self._row_of.get(record)
-        if row is not None:
-            return row
-        return next((row for row in self._sealed_rows([record]) if self._alive[row]), None)
+    def find(self, ids: Sequence[RecordId]) -> Rows:
+        """Return the rows, ascending, of those of these records that are alive."""
+        in_memory = {row for each in ids if (row := self._row_of.get(each)) is not None}
+        sealed = (row for row in self._sealed_rows(ids) if self._alive[row])
+        return np.array([*sealed, *sorted(in_memory)], np.int64)
 
-    def record(self, row: int) -> bytes:
-        """Return the encoded record in a row; HIDDEN when it was discarded."""
-        if not self._alive[row]:
-            return HIDDEN
-        if row >= self.mapped:
-            return self._records[row - self.mapped]
-        part, start = self._part_of(row)
-        return part.record(row - start)
+    def records(self, rows: Rows) -> list[bytes]:
+        """Return the encoded records in these rows, int64 [m] ascending; HIDDEN for those that were discarded."""
+        found: list[bytes] = []
+        for part, slots in self._among_sealed(rows):
+            found += part.records(slots)
+        found += [self._records[row] for row in self._among_memory(rows)]
+        return [record if alive else HIDDEN for record, alive in zip(found, self._alive[rows].tolist(), strict=True)]
 
     def ids(self, rows: Rows) -> list[RecordId]:
         """Return the ids of the records in these rows, int64 [m] ascending."""
         found: list[RecordId] = []
-        for part, start, behind in self._parts():
-            chosen = rows[np.searchsorted(rows, start) : np.searchsorted(rows, behind)]
-            if len(chosen):
-                ids = part.ids()
-                found += [ids[row] for row in (chosen - start).tolist()]
-        in_memory = rows[np.searchsorted(rows, self.mapped) :] - self.mapped
-        return found + [self._ids[row] for row in in_memory.tolist()]
+        for part, slots in self._among_sealed(rows):
+            found += part.ids(slots)
+        return found + [self._ids[row] for row in self._among_memory(rows)]
 
     def alive(self, rows: int) -> Mask:
         """Return which of the first `rows` are not hidden, as of now."""
@@ -186,8 +180,17 @@ class Table:
         for part, (start, behind) in zip(self.sealed, pairwise(self._first), strict=True):
             yield part, start, behind
 
-    def _part_of(self, row: int) -> tuple[SealedRows, int]:
-        return next((part, start) for part, start, behind in self._parts() if row < behind)
+    def _among_sealed(self, rows: Rows) -> Iterator[tuple[SealedRows, Rows]]:
+        """Yield those of these rows, ascending, that are sealed: each part that has some, with its slots."""
+        for part, start, behind in self._parts():
+            first, end = np.searchsorted(rows, (start, behind)).tolist()
+            if first < end:
+                yield part, rows[first:end] - start
+
+    def _among_memory(self, rows: Rows) -> list[int]:
+        """Return those of these rows, ascending, that are not sealed, counted from the first in memory."""
+        in_memory: list[int] = (rows[np.searchsorted(rows, self.mapped) :] - self.mapped).tolist()
+        return in_memory
 
     def _make_room(self, rows: int) -> None:
         capacity = self.mapped + len(self._columns)

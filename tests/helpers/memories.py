@@ -117,7 +117,7 @@ class Expected:
         rows = []
         for part in contents.sealed:
             alive = np.flatnonzero(part.alive())
-            rows += [(part.record(int(slot)), vector) for slot, vector in zip(alive, part.vectors(alive), strict=True)]
+            rows += zip(part.records(alive), part.vectors(alive), strict=True)
         rows += zip(contents.records, contents.vectors, strict=True)
         return cls(
             tuple((decode_record(found), vector.tobytes()) for found, vector in rows),

@@ -11,7 +11,7 @@ import pytest
 
 from memoryd.actors.embedder import EmbedderActor
 from memoryd.actors.mailbox import Deadline
-from memoryd.actors.pools import YIELDING, Pools
+from memoryd.actors.pools import AWAITED, PATIENT, Pools
 from memoryd.actors.slot import Slot
 from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.protocol.errors import ActorFailed, Expired
@@ -114,12 +114,15 @@ async def test_ingestion_goes_on_beside_recalls(bench: Bench) -> None:
     assert bench.encoder.runs[:2] == [["urgent 0"], ["patient"]]
 
 
-async def test_threads_of_ingestion_yield_to_those_of_recalls(bench: Bench) -> None:
+async def test_threads_yield_to_the_event_loop_and_those_of_ingestion_to_those_of_recalls(bench: Bench) -> None:
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert await bench.pools.embed_patiently(priority) == await bench.pools.embed(priority) + YIELDING
-    assert await bench.pools.disk_in_background(priority) == await bench.pools.disk(priority) + YIELDING
+    pools, loop = bench.pools, priority()
+    for awaited in (pools.embed, pools.disk, pools.search, pools.log_read, pools.log_write):
+        assert await awaited(priority) == loop + AWAITED
+    for patient in (pools.embed_patiently, pools.disk_in_background, pools.link):
+        assert await patient(priority) == loop + PATIENT
 
 
 async def test_a_text_of_ingestion_that_a_recall_needs_too_goes_with_the_recalls(bench: Bench) -> None:

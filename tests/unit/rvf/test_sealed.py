@@ -112,6 +112,11 @@ def ours(what: Written, dead: Sequence[int] = ()) -> SealedPart:
     return part_of(what.payload, what.vec, dead)
 
 
+def record_in(part: SealedPart, slot: int) -> bytes:
+    (record,) = part.records(np.array([slot]))
+    return record
+
+
 def everything(part: SealedPart) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield each thing that can be asked of sealed rows."""
     for name in NAMES:
@@ -121,7 +126,7 @@ def everything(part: SealedPart) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "alive", lambda: part.alive().tolist()
     yield "changes", part.changes
     for slot in range(part.count):
-        yield f"record {slot}", lambda slot=slot: part.record(slot)  # type: ignore[misc]
+        yield f"record {slot}", lambda slot=slot: record_in(part, slot)  # type: ignore[misc]
         yield f"vector {slot}", lambda slot=slot: part.vectors(np.array([slot])).tobytes()  # type: ignore[misc]
     yield "records", part.records
     yield "vectors", lambda: part.vectors(slice(0, part.slots)).tobytes()
@@ -193,7 +198,7 @@ def test_what_is_sealed_comes_back(
     assert [part.kinds[number] for number in part.kind[:count]] == [one.kind for one in records]
     assert [part.sources[number] for number in part.source[:count]] == [one.source for one in records]
     assert [part.sessions[number] for number in part.session[:count]] == [one.session_id for one in records]
-    assert [part.record(slot) for slot in range(count)] == part.records() == list(what.rows.records)
+    assert [record_in(part, slot) for slot in range(count)] == part.records() == list(what.rows.records)
     assert part.changes() == what.changes
     padded = np.concatenate([what.rows.vectors, np.zeros((slots - count, model.dim), np.float32)])
     assert part.vectors(slice(0, slots)).tobytes() == padded.tobytes()
@@ -219,7 +224,7 @@ def test_many_texts_stand_in_several_blocks_and_long_ones_in_one() -> None:
     part = ours(written(records))
 
     assert part.head.sections[-2].length > 24 * 8
-    assert [part.record(slot) for slot in range(part.count)] == [encode_record(one) for one in records]
+    assert [record_in(part, slot) for slot in range(part.count)] == [encode_record(one) for one in records]
     assert part.records() == [encode_record(one) for one in records]
 
 
@@ -283,7 +288,7 @@ def test_what_would_look_like_a_segment_is_masked_and_comes_back(
     assert part.ids() == [what.records[0].id]
     assert part.rows_of([what.records[0].id]) == ids
     assert part.time_us[0] == microseconds(what.records[0].timestamp)
-    assert (part.sessions, part.record(0)) == ([what.records[0].session_id], what.rows.records[0])
+    assert (part.sessions, record_in(part, 0)) == ([what.records[0].session_id], what.rows.records[0])
     assert part.vectors(slice(0, 1)).tobytes() == what.rows.vectors.tobytes()
     assert part.codes.tobytes() == ours(written([record(1)], CODED)).codes.tobytes()
     assert part.changes() == RUNS
@@ -365,11 +370,11 @@ def test_damage_is_told_when_it_is_touched_and_not_before() -> None:
 
     part = part_of(bytes(broken), bytes(vec))
 
-    assert part.record(0) == what.rows.records[0]
+    assert record_in(part, 0) == what.rows.records[0]
     assert part.ids() == [one.id for one in records]
     assert part.vectors(np.arange(9)).tobytes() == what.rows.vectors[:9].tobytes()
     for ask, reason in (
-        (lambda: part.record(9), "checksum of texts fails"),
+        (lambda: record_in(part, 9), "checksum of texts fails"),
         (lambda: part.time_us, "checksum of time_us fails"),
         (lambda: part.vectors(np.arange(10)), "checksum of the vector of row 23 fails"),
         (part.check, "checksum of time_us fails"),
@@ -378,7 +383,7 @@ def test_damage_is_told_when_it_is_touched_and_not_before() -> None:
         with pytest.raises(Damaged, match=reason) as told:
             ask()
         assert told.value.hint == "memoryd verify alice"
-    assert part.record(0) == what.rows.records[0]
+    assert record_in(part, 0) == what.rows.records[0]
 
 
 def test_the_place_of_a_damaged_text_is_told() -> None:
@@ -388,7 +393,7 @@ def test_the_place_of_a_damaged_text_is_told() -> None:
     broken[texts.offset] ^= 1
 
     with pytest.raises(Damaged) as told:
-        part_of(bytes(broken), what.vec).record(0)
+        record_in(part_of(bytes(broken), what.vec), 0)
 
     assert told.value.details["offset"] == rvf.HEADER_SIZE + texts.offset
 
@@ -574,7 +579,7 @@ def test_texts_that_unpack_to_more_than_was_said_are_not_unpacked(three: Written
 
     tracemalloc.start()
     try:
-        for ask in (part.records, part.check, lambda: part.record(0), lambda: part.record(2)):
+        for ask in (part.records, part.check, lambda: record_in(part, 0), lambda: record_in(part, 2)):
             with pytest.raises(Damaged):
                 ask()
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
@@ -595,7 +600,7 @@ def test_texts_that_unpack_to_more_than_was_said_are_not_unpacked(three: Written
 def test_a_directory_of_texts_out_of_order_is_noticed(three: Written, lines: list[tuple[int, int, int]]) -> None:
     part = part_of(forged(three, lambda head: head, {"blocks": directory(*lines)}), three.vec)
 
-    for ask in (part.records, part.check, lambda: part.record(0), lambda: part.record(2)):
+    for ask in (part.records, part.check, lambda: record_in(part, 0), lambda: record_in(part, 2)):
         with pytest.raises(Damaged, match="directory of texts out of order"):
             ask()
 
@@ -607,7 +612,7 @@ def test_a_directory_that_does_not_begin_with_the_first_text_is_noticed(three: W
     lines = directory((min(first, old.text_bytes), 0, 0), last)
 
     with pytest.raises(Damaged):
-        part_of(forged(three, lambda head: head, {"blocks": lines}), three.vec).record(0)
+        record_in(part_of(forged(three, lambda head: head, {"blocks": lines}), three.vec), 0)
 
 
 @pytest.mark.parametrize("ends", [[200, 100, 300], [0, 0, 0], [1, 2, (1 << 32) - 1]])
@@ -619,7 +624,7 @@ def test_ends_of_records_out_of_order_are_noticed(three: Written, ends: list[int
 
     for slot in range(3):
         with pytest.raises(Damaged, match="ends of records out of order"):
-            part.record(slot)
+            record_in(part, slot)
 
 
 def test_many_blocks_that_are_bombs_together_are_not_all_unpacked(three: Written) -> None:
@@ -654,7 +659,7 @@ def test_trajectories_that_cannot_be_read_are_noticed(three: Written, packed: by
 
     with pytest.raises(Damaged, match="trajectories of sealed rows cannot be decoded"):
         part.changes()
-    assert part.record(2) == three.rows.records[2]
+    assert record_in(part, 2) == three.rows.records[2]
 
 
 @pytest.mark.parametrize("name", ["keys", "time_us", "session", "kind", "source"])

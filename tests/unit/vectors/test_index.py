@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoryd.protocol.ids import BEFORE_ALL, RecordId
+from memoryd.protocol.ids import BEFORE_ALL
 from memoryd.protocol.interfaces import Contents
 from memoryd.protocol.records import ANY, MemoryFilter, MemoryKind, MemorySource
 from memoryd.rvf.records import decode_record, encode_record
@@ -137,11 +137,11 @@ def test_an_index_agrees_with_a_plain_list(
     assert index.select(where, NOON + timedelta(minutes=20)) == [record_id(n) for n in passing if n < 20]
     assert len(index) == len(alive)
     for number in range(41):
-        found = index.get(record_id(number))
-        assert (record_id(number) in index) == (found is not None) == (number in alive)
-        if found is not None:
-            assert found[0] == encoded([number])[0]
-            np.testing.assert_array_equal(found[1], vectors_of([number])[0])
+        asked, there = [record_id(number)], [number] if number in alive else []
+        assert index.known(asked) == set(map(record_id, there))
+        assert index.records(asked) == encoded(there)
+        np.testing.assert_array_equal(index.vectors(asked), vectors_of(there))
+    assert index.records([record_id(number) for number in reversed(range(41))]) == encoded(alive)
 
 
 def test_pages_give_every_live_row_once() -> None:
@@ -352,4 +352,4 @@ def test_views_may_be_searched_while_rows_are_added() -> None:
         reader.join()
 
     assert wrong == []
-    assert RecordId(record_id(100)) in index
+    assert index.known([record_id(100)]) == {record_id(100)}

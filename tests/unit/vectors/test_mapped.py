@@ -172,11 +172,13 @@ def test_sealed_rows_are_answered_like_those_in_memory(
     assert_alike(mapped, plain, queries(2), k=7)
     assert paged(mapped, 7) == paged(plain, 7)
     for number in range(140):
-        one, other = mapped.get(record_id(number)), plain.get(record_id(number))
-        assert (one is None) == (other is None) == (record_id(number) not in mapped)
-        if one is not None and other is not None:
-            assert one[0] == other[0]
-            assert one[1].tobytes() == other[1].tobytes()
+        asked = [record_id(number)]
+        assert mapped.known(asked) == plain.known(asked)
+        assert mapped.records(asked) == plain.records(asked)
+        assert mapped.vectors(asked).tobytes() == plain.vectors(asked).tobytes()
+    every = [record_id(number) for number in range(140)]
+    assert mapped.known(every) == plain.known(every)
+    assert mapped.records(every) == plain.records(every)
 
 
 def test_a_record_that_is_added_again_takes_the_place_of_the_sealed_one() -> None:
@@ -185,9 +187,8 @@ def test_a_record_that_is_added_again_takes_the_place_of_the_sealed_one() -> Non
 
     index.add([new], rows()[[100]])
 
-    found = index.get(record_id(3))
-    assert found is not None
-    assert (found[0], found[1].tobytes()) == (new, rows()[100].tobytes())
+    assert index.records([record_id(3)]) == [new]
+    assert index.vectors([record_id(3)]).tobytes() == rows()[100].tobytes()
     assert len(index) == 40
     assert list(index.select(ANY)) == [record_id(n) for n in (*range(3), *range(4, 40), 3)]
     assert numbers_of(index.view().search(rows()[3], k=40, where=ANY))[0] != 3
@@ -218,7 +219,7 @@ def test_the_rows_that_only_fill_up_are_never_found() -> None:
 
     assert numbers_of(index.view().search(against, k=10, where=ANY)) == [0]
     assert list(index.select(ANY)) == [record_id(0)]
-    assert record_id(0) in index
+    assert index.known([record_id(0)]) == {record_id(0)}
     assert paged(index, 10) == [(encoded([0])[0], rows()[0].tobytes())]
 
 
@@ -421,7 +422,7 @@ def test_a_view_of_before_the_rebasing_keeps_its_rows_and_is_forgotten_with_them
 
     assert numbers_of(view.search(rows()[100], k=1, where=ANY)) == [100]
     assert len(index) == 10
-    assert record_id(100) not in index
+    assert index.known([record_id(100), record_id(3)]) == {record_id(3)}
     assert sorted(numbers_of(index.view().search(rows()[100], k=20, where=ANY))) == list(range(10))
     assert len(index._retired) == 1
     del view
@@ -542,8 +543,9 @@ def test_damage_is_told_by_who_meets_it(which: str, where: MemoryFilter) -> None
 def test_damage_of_one_row_is_told_when_it_is_asked_for(which: str, asked: int) -> None:
     index = VectorIndex(damaged(written([range(40)], book=codebook()), which), codebook())
 
+    ask = index.vectors if which in {"vector", "sums"} else index.records
     with pytest.raises(Damaged):
-        index.get(record_id(asked))
+        ask([record_id(asked)])
     with pytest.raises(Damaged):
         index.check()
 
