@@ -61,9 +61,9 @@ class Template:
 
 def find(payload: Mapping[str, object], paths: str) -> object:
     """Return the first value at one of `paths` (`a.b|c`) that is a text with content, a number or a truth."""
-    for path in _taken_apart(paths):
-        value = _at(payload, path)
-        if value is not None:
+    for name, rest in _taken_apart(paths):
+        there = payload.get(name)  # most payloads have few of the names that are looked for
+        if there is not None and (value := _at(there, rest)) is not None:
             return value
     return None
 
@@ -131,8 +131,10 @@ def _tail(text: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _taken_apart(paths: str) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(path.split(".")) for path in paths.split("|"))
+def _taken_apart(paths: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the first name of each path, and the names behind it."""
+    taken = (path.split(".") for path in paths.split("|"))
+    return tuple((first, tuple(rest)) for first, *rest in taken)
 
 
 def _at(value: object, path: tuple[str, ...]) -> object:
