@@ -315,6 +315,7 @@ def run(config: Config, on_ready: Callable[[Banner], None] | None = None) -> int
     """Serve on the configured event loop; return the exit code. Raises MemorydError when it cannot start."""
     # A thread that computes gives the interpreter back soon: the event loop waits for it.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    garbage.return_large_blocks()
     factory = uvloop.new_event_loop if config.server.event_loop == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(serve(config, on_ready))

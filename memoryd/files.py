@@ -49,6 +49,10 @@ class Mapping(Protocol):
         """Have the disk read these bytes now, without waiting for them."""
         ...
 
+    def let_go(self, offset: int, length: int) -> None:
+        """Do not count these bytes as memory of this process until they are looked at again."""
+        ...
+
 
 class File(Protocol):
     """An open file. Every call raises StorageFault when the system refuses."""
@@ -268,6 +272,10 @@ class _RealMapping:
     def will_need(self, offset: int, length: int) -> None:
         start = offset - offset % mmap.PAGESIZE
         self._pages.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
+
+    def let_go(self, offset: int, length: int) -> None:
+        start = offset - offset % mmap.PAGESIZE
+        self._pages.madvise(mmap.MADV_DONTNEED, start, offset + length - start)
 
 
 def replace_file(files: FileSystem, path: Path, temporary: Path, parts: Iterator[bytes]) -> File:

@@ -479,18 +479,25 @@ class SealedPart:
         return np.concatenate([found, np.zeros((len(slots) - len(real), self.dim), np.float32)])
 
     def check(self) -> None:
-        """Read and check everything; afterwards nothing is checked again."""
+        """Read and check everything; afterwards nothing is checked again.
+
+        Texts and vectors are let go: a search looks at few of them.
+        """
         if self._is_checked:
             return
         for name in (*_COLUMNS, *_OTHERS[:-1]):
             self._section(name)
         for block in range(len(self._blocks) - 1):
             self._block(block)
+        texts = self.head.sections[-1]
+        self._mapping.let_go(self._at + rvf.HEADER_SIZE + texts.offset, texts.length)
         width = rvf.row_dtype(self.dim).itemsize
         for first in range(0, self.count, _CHECKED_ROWS):
             rows = np.arange(first, min(first + _CHECKED_ROWS, self.count))
-            self._mapping.will_need(self._vectors_at + first * width, len(rows) * width)
+            place = self._vectors_at + first * width, len(rows) * width
+            self._mapping.will_need(*place)
             self._compare(rows, np.ascontiguousarray(self._vectors[rows]))
+            self._mapping.let_go(*place)
         self._is_checked = True
 
     # --- reading and checking ---

@@ -305,6 +305,9 @@ class _FaultMapping:
     def will_need(self, offset: int, length: int) -> None:
         assert 0 <= offset <= offset + length <= len(self.data)
 
+    def let_go(self, offset: int, length: int) -> None:
+        assert 0 <= offset <= offset + length <= len(self.data)
+
 
 def _fault(number: int, operation: str, path: Path) -> StorageFault:
     return storage_fault(OSError(number, ""), operation, path)

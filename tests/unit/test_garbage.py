@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -51,3 +53,28 @@ def test_nothing_collects_everything_by_itself() -> None:
     garbage.settle()
 
     assert gc.get_threshold()[2] > 1_000_000
+
+
+def test_large_blocks_are_given_back_whatever_stays_between_them() -> None:
+    program = """
+import numpy as np
+from pathlib import Path
+from memoryd import garbage
+
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+garbage.return_large_blocks()
+np.ones(4 << 20, np.uint8)
+before = resident()
+large, small = [], []
+for _ in range(64):
+    large.append(np.ones(1 << 20, np.uint8))
+    small.append(np.ones(100 << 10, np.uint8))
+del large
+print(resident() - before)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert int(result.stdout) < 20 << 10
