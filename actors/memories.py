@@ -83,6 +83,7 @@ class Residents:
     def __init__(self, make_agent: Callable[[UserId], MemoryAgent], park: Park) -> None:
         self.urgent: deque[UserId] = deque()
         self.patient: deque[UserId] = deque()
+        self.unsettled: set[Slot] = set()  # whose end the supervisor has not dealt with
         self._make_agent = make_agent
         self._park = park
         self._slots: dict[UserId, Slot] = {}
@@ -142,6 +143,7 @@ class Residents:
 
     def _exited(self, slot: Slot, end: Exit) -> None:
         if self._supervisor is not None:
+            self.unsettled.add(slot)
             self._supervisor.poke(ChildExited(slot, end))
 
 
@@ -196,7 +198,8 @@ class MemorySupervisor(Actor):
                 return
             user = (residents.urgent or residents.patient).popleft()
             slot = residents.slot(user)
-            if slot.phase is Phase.COLD:
+            # Whose end has not been dealt with is opened then, later if it was a failure.
+            if slot.phase is Phase.COLD and slot not in residents.unsettled:
                 self._opening.add(user)
                 slot.begin()  # at once: who has been begun is not evicted
                 ctx.spawn(self._opened(user, slot, ctx))
@@ -211,6 +214,7 @@ class MemorySupervisor(Actor):
     # --- ends ---
 
     def _exited(self, slot: Slot, end: Exit, ctx: Context) -> None:
+        self._residents.unsettled.discard(slot)
         user = UserId(slot.path.removeprefix("user/"))
         if slot.is_alive or self._residents.known(user) is not slot:
             return

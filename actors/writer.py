@@ -450,11 +450,9 @@ class Writer:
         """Let the index stand on what the file holds now, and on what is not committed yet. No commit is under way."""
         contents = await self._pools.disk(file.load)
         swap = await self._pools.disk(self._index.rebased, contents)
-        swap()
-        self._index.discard(self._pending.deleted)
-        if entries := self._pending.entries:
-            encoded = [self._store.encode(entry.record) for entry in entries]
-            self._index.add(encoded, np.stack([entry.vector for entry in entries]))
+        pending = self._pending
+        encoded = [self._store.encode(entry.record) for entry in pending.entries]
+        swap(pending.deleted, encoded, np.stack([entry.vector for entry in pending.entries]) if encoded else None)
         self._ctx.after(0, Rebased())
 
 

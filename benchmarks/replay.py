@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memoryd import Event, Memory
 
 BOUND: Final = 0.9
+TURNS: Final = 5
 QUICK_EVENTS: Final = 1_000
 WITHIN_S: Final = 3_600.0
 
@@ -42,15 +43,16 @@ def _compare(settings: Settings, path: Path, embedder: OnnxEmbedder) -> Result:
     texts = corpus.texts_as_embedded(drafts)
     threads = corpus.embedding_threads()
     settings.say(f"{path.name}: {len(events):,} events, {len(drafts):,} records, {len(texts):,} texts to embed")
-    alone, chain, late, embedded = [], [], [], 0.0
-    for turn in range(1 if settings.quick else 3):
-        alone.append(_embed(embedder, texts, threads))
+    alone, chain, late, embedded = [_embed(embedder, texts, threads)], [], [], 0.0
+    for turn in range(1 if settings.quick else TURNS):
         seconds, embedded, stall = asyncio.run(_replay(settings, events, len(drafts)))
         chain.append(seconds)
         late.append(stall)
-        settings.say(f"  {turn + 1}: embedder alone {alone[-1]:.2f} s, through the daemon {chain[-1]:.2f} s")
-    # Neighbours in time saw the same machine.
-    ratios = Spread.of([a / c for a, c in zip(alone, chain, strict=True)])
+        alone.append(_embed(embedder, texts, threads))
+        settings.say(f"  {turn + 1}: through the daemon {chain[-1]:.2f} s, embedder alone then {alone[-1]:.2f} s")
+    # A machine that others share changes its pace: each turn is compared with the encoder before and after it.
+    each = [(before + after) / 2 / c for before, after, c in zip(alone, alone[1:], chain, strict=False)]
+    ratios = Spread.of(each)
     return Result(
         what=f"replay of {path.name}, {len(events):,} events, into committed, one user",
         bound=f"{BOUND} of the embedder's own speed",
@@ -58,7 +60,7 @@ def _compare(settings: Settings, path: Path, embedder: OnnxEmbedder) -> Result:
         f"event loop late by {Spread.of(late).text('.1f')} ms at p99.9",
         is_met=ratios.median >= BOUND,
         values={
-            "ratios": [a / c for a, c in zip(alone, chain, strict=True)],
+            "ratios": each,
             "alone_s": alone,
             "chain_s": chain,
             "records": len(drafts),

@@ -339,6 +339,16 @@ class Adjacency:
     entry: int | None
 
 
+class Swap(Protocol):
+    """Puts rows in the place of those before, at once for everybody who looks from then on."""
+
+    def __call__(
+        self, deleted: Sequence[RecordId] = (), records: Sequence[bytes] = (), vectors: Vectors | None = None
+    ) -> None:
+        """First hide `deleted`, then append encoded `records` with their `vectors`, float32 [n, dim]."""
+        ...
+
+
 class MemoryIndex(Protocol):
     """The searchable half of one user's memory. Written by one task; `add`, `discard` and `view` are quick."""
 
@@ -386,10 +396,10 @@ class MemoryIndex(Protocol):
         """Read and check everything that stands in the file (slow, for a pool). Raises Damaged."""
         ...
 
-    def rebased(self, contents: Contents) -> Callable[[], None]:
+    def rebased(self, contents: Contents) -> Swap:
         """Make the rows stand on what the file holds now (slow, for a pool); the returned call puts that to use.
 
-        What is not in `contents` is gone then: the caller adds it again.
+        What is not in `contents` is gone then, but for what the caller gives that call.
         """
         ...
 

@@ -57,6 +57,7 @@ _BEFORE_VECTORS: Final = 2  # a VEC segment that begins so far behind a multiple
 _BLOCK: Final = 8 << 10  # bytes of text that are packed together: 10 us to unpack
 _CHECKED_ROWS: Final = 1_024  # are copied together to be checked
 _FETCHED: Final = 1_024  # rows that are fetched one by one; more of them are read in order anyway
+_FEW_SLOTS: Final = 1_000  # are compared one by one with the ids that are looked for
 _SUM: Final = struct.Struct("<Q")  # part of the file format
 _TEXT_BLOCK: Final = np.dtype([("plain", "<u8"), ("packed", "<u8"), ("sum", "<u8")])  # part of the file format
 
@@ -438,6 +439,8 @@ class SealedPart:
         is_wanted = np.zeros(1 << 16, bool)
         is_wanted[_last_bits(wanted)] = True
         slots = np.flatnonzero(is_wanted[_last_bits(keys)])
+        if len(slots) > _FEW_SLOTS:
+            slots = slots[np.isin(keys[slots, 1], wanted[:, 1])]
         known = set(map(tuple, wanted.tolist()))
         found: Slots = slots[np.array([key in known for key in map(tuple, keys[slots].tolist())], bool)]
         return found
@@ -453,6 +456,8 @@ class SealedPart:
         ends = self._ends  # says how much there is, before any of it is unpacked
         starts = np.where(slots > 0, ends[slots - 1], 0)
         blocks = np.searchsorted(self._blocks["plain"], starts, "right") - 1
+        if (blocks + 1 >= len(self._blocks)).any():
+            raise damaged(self._path, self._at, "a record stands behind all blocks of texts")
         firsts = self._blocks["plain"][blocks]
         if (ends[slots] > self._blocks["plain"][blocks + 1]).any():
             raise damaged(self._path, self._at, "a record reaches into the next block of texts")

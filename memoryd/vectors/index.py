@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.interfaces import Contents, Vectors
+    from memoryd.protocol.interfaces import Contents, Swap, Vectors
     from memoryd.protocol.records import MemoryFilter
     from memoryd.vectors.blocks import Blocks
     from memoryd.vectors.codes import Codebook
@@ -92,13 +92,16 @@ class VectorIndex:
         return self._table.live
 
     def known(self, ids: Sequence[RecordId]) -> set[RecordId]:
-        return set(self._table.ids(self._table.find(ids)))
+        table = self._table
+        return set(table.ids(table.find(ids)))
 
     def records(self, ids: Sequence[RecordId]) -> Sequence[bytes]:
-        return self._table.records(self._table.find(ids))
+        table = self._table
+        return [record for record in table.records(table.find(ids)) if record != HIDDEN]  # hidden since it was found
 
     def vectors(self, ids: Sequence[RecordId]) -> Vectors:
-        return self._table.vectors.take(self._table.find(ids))
+        table = self._table
+        return table.vectors.take(table.find(ids))
 
     def select(self, where: MemoryFilter, before: datetime | None = None) -> Sequence[RecordId]:
         table = self._table
@@ -124,11 +127,17 @@ class VectorIndex:
         for part in self._table.sealed:
             part.check()
 
-    def rebased(self, contents: Contents) -> Callable[[], None]:
+    def rebased(self, contents: Contents) -> Swap:
         table = Table(contents)
 
-        def swap() -> None:
-            self._moves.append((self._table.alive(self._table.rows), table.alive(table.rows)))
+        def swap(
+            deleted: Sequence[RecordId] = (), records: Sequence[bytes] = (), vectors: Vectors | None = None
+        ) -> None:
+            before, after = self._table.alive(self._table.rows), table.alive(table.rows)
+            table.discard(deleted)
+            if vectors is not None:
+                table.add(records, vectors)
+            self._moves.append((before, after))
             self._rebases += 1
             self._retired.add(self._table)
             self._begin(table)

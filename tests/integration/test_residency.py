@@ -23,7 +23,7 @@ from memoryd.actors.slot import Passivate, Phase
 from memoryd.app import Daemon, open_memory
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import File, RealFiles
-from memoryd.protocol.errors import MemorydError, ShuttingDown, Unreachable
+from memoryd.protocol.errors import Damaged, MemorydError, ShuttingDown, Unreachable
 from memoryd.protocol.ids import UserId
 from tests.helpers.daemon import HeldEmbedder, config_of, events, exported, running, texts, until
 
@@ -50,7 +50,7 @@ async def test_who_is_idle_rests_and_answers_the_same_when_asked_again(tmp_path:
         assert after.memories == before.memories
 
 
-async def test_who_is_opened_again_before_the_end_is_told_keeps_the_place(
+async def test_who_is_to_be_opened_again_before_the_end_is_told_is_opened_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tmp_path) as house:
@@ -65,10 +65,10 @@ async def test_who_is_opened_again_before_the_end_is_told_keeps_the_place(
         with monkeypatch.context() as patched:
             patched.setattr(MemoryAgent, "closed", closed)
             await slot.stop(5.0)
-        await until(lambda: slot.phase is Phase.RUNNING)
+        await until(lambda: supervisor.mailbox.is_empty)
 
-        assert house.user_slot("alice") is slot
         assert len((await house.memory.recall("e message 7", user="alice")).memories) == 5
+        assert not slot.is_alive or house.user_slot("alice") is slot
 
 
 @pytest.mark.usefixtures("_quick_sweep")
@@ -372,3 +372,18 @@ async def test_what_comes_while_the_last_commit_is_written_waits_for_it(
         kept = [record.text for record in await exported(house.memory, "alice")]
         assert kept[:3] == ["e message 0", "e message 1", "e message 2"]
         assert ("slow and late" in kept) or isinstance(accepted[0], MemorydError)
+
+
+async def test_who_cannot_be_opened_is_tried_once_however_many_ask(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(5), user="alice", ack="committed")
+        damaged = house.file("alice")
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    async with running(tmp_path) as house:
+        house.daemon.residents.urgent.extend([UserId("alice")] * 40)  # more than are opened at once
+
+        with pytest.raises(Damaged):
+            await house.memory.recall("e message 7", user="alice")
+
+        slot = house.user_slot("alice")
+        assert slot.incarnations == slot.restarts

@@ -615,6 +615,15 @@ def test_a_directory_that_does_not_begin_with_the_first_text_is_noticed(three: W
         record_in(part_of(forged(three, lambda head: head, {"blocks": lines}), three.vec), 0)
 
 
+def test_a_record_behind_all_blocks_is_noticed(three: Written) -> None:
+    column = np.zeros(32, "<u4")
+    column[:3] = [10, three.head.text_bytes, three.head.text_bytes]
+    part = part_of(forged(three, lambda head: head, {"ends": column.tobytes()}), three.vec)
+
+    with pytest.raises(Damaged, match="behind all blocks"):
+        part.records()
+
+
 @pytest.mark.parametrize("ends", [[200, 100, 300], [0, 0, 0], [1, 2, (1 << 32) - 1]])
 def test_ends_of_records_out_of_order_are_noticed(three: Written, ends: list[int]) -> None:
     column = np.zeros(32, "<u4")

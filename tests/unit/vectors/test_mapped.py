@@ -21,12 +21,16 @@ from memoryd.rvf.snapshot import read_snapshot
 from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.codes import Codebook, Codes, MappedCodes
 from memoryd.vectors.index import EXACT_ROWS, VectorIndex
+from memoryd.vectors.table import Table
 from tests.helpers.faultfs import FaultDisk
 from tests.helpers.memories import FILE, NOON, ROOT, USER, record, record_id, store, units
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
+    from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import Hits, SealedRows, Vectors
 
 DIM = 96
@@ -412,6 +416,30 @@ def test_what_is_deleted_disappears_from_views_of_before_the_rebasing(index: Vec
     for view in (first, second, index.view()):
         assert numbers_of(view.search(queries()[0], k=2, where=ANY)) == best[1:]
         assert numbers_of(view.search(rows()[SEALED + 5], k=1, where=ANY)) != [SEALED + 5]
+
+
+def test_rebased_rows_are_there_with_what_is_not_in_the_file_in_one_step(index: VectorIndex) -> None:
+    swap = index.rebased(contents_of(written([range(10)], book=codebook()), 1))
+
+    swap([record_id(3)], encoded([50, 4]), rows()[[50, 4]])
+
+    assert index.select(ANY) == [record_id(number) for number in (0, 1, 2, 5, 6, 7, 8, 9, 50, 4)]
+    assert len(index) == 10
+
+
+def test_records_that_are_hidden_while_they_are_looked_up_are_left_out(
+    index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = Table.find
+
+    def hidden_meanwhile(table: Table, ids: Sequence[RecordId]) -> NDArray[np.int64]:
+        found = find(table, ids)
+        table.discard([record_id(3)])
+        return found
+
+    monkeypatch.setattr(Table, "find", hidden_meanwhile)
+
+    assert index.records([record_id(number) for number in (2, 3, 4)]) == encoded([2, 4])
 
 
 def test_a_view_of_before_the_rebasing_keeps_its_rows_and_is_forgotten_with_them(index: VectorIndex) -> None:
