@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("memoryd.memory")
 
 RETRY_FULL_DISK_S: Final = 5.0
-QUIET_AFTER_S: Final = (
-    30.0  # a graph takes seconds of a processor: it is made when nothing has been committed for so long
-)
+# A graph takes seconds of a processor: it is made when nothing has been committed for so long.
+QUIET_AFTER_S: Final = 30.0
 RETRY_REWRITING_S: Final = 60.0  # after one for which there was no room
 WASTE: Final = 1.0  # dead bytes for each live one
 QUIET_WASTE: Final = 0.25  # the same when nothing else is to be done
@@ -113,9 +112,10 @@ class _Pending:
 class Writer:
     """Groups commits: at once when somebody waits or enough has gathered, otherwise after a short while.
 
-    One commit at a time; what arrives during it forms the next. Beside them small pieces of the file are folded, and a file
-    that is mostly waste is compacted; then the index stands on what the file holds now. After a full disk it keeps everything that was stored
-    and tries again; any other fault of the disk ends the agent, whose successor reads the file anew.
+    One commit at a time; what arrives during it forms the next. Beside them small pieces of the file are folded, and a
+    file that is mostly waste is compacted; then the index stands on what the file holds now. After a full disk it keeps
+    everything that was stored and tries again; any other fault of the disk ends the agent, whose successor reads the
+    file anew.
     """
 
     def __init__(

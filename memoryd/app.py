@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import faiss
-import numpy.ma  # noqa: F401 - otherwise the first np.isin or np.unique waits for this import, 20 ms
+import numpy.ma  # noqa: F401 - otherwise the first np.isin or np.unique waits for this import
 import structlog
 import ulid  # noqa: F401 - otherwise the first who makes an id waits for this import
 import uvloop

@@ -184,7 +184,8 @@ class RvfMemoryFile:
     def finish(self, rewriting: Rewriting) -> FileStatus:
         """Put what was prepared in its place, with what was committed meanwhile. No commit may be under way.
 
-        Raises ValueError, and does nothing, when it is not prepared or not awaited. Raises StorageFault; afterwards this writer is closed for good and must be opened anew.
+        Raises ValueError, and does nothing, when it is not prepared or not awaited. Raises StorageFault; afterwards
+        this writer is closed for good and must be opened anew.
         """
         self._require_open()
         if self._file is None or not isinstance(rewriting, Folding | Linking | Compaction):

@@ -75,9 +75,6 @@ _COLUMNS: Final[dict[str, DTypeLike]] = {
 _OTHERS: Final = ("codes", "trajectories", "blocks", "texts")
 
 
-_CODES: Final = len(_COLUMNS)
-
-
 class Section(msgspec.Struct, frozen=True, array_like=True):
     """Where bytes stand in the payload, and their XXH3; that of the texts is 0, since each block has its own."""
 

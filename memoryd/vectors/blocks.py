@@ -62,11 +62,6 @@ class Blocks:
             for at in range(lowest, highest, _COPIED):
                 yield at, block.vectors(slice(at - start, min(at + _COPIED, highest) - start))
 
-    def row(self, row: int) -> Vectors:
-        """Return one row, float32 [dim]."""
-        found: Vectors = self.take(np.array([row]))[0]
-        return found
-
     def take(self, rows: Rows) -> Vectors:
         """Return a copy of these rows, int64 [m] ascending, as float32 [m, dim]."""
         taken = np.empty((len(rows), self.dim), np.float32)

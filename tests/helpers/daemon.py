@@ -306,9 +306,9 @@ async def until(condition: Callable[[], object], within_s: float = PATIENCE_S) -
 
 def event(name: str, text: str, type_: str = "chat.user_msg", **fields: object) -> Event:
     """Return an event that says `text`; its moment follows from nothing but its place in `fields`."""
-    payload = {"text": text, **fields.pop("payload", {})}  # type: ignore[dict-item]
+    payload = {"text": text, **fields.pop("payload", {})}
     known: dict[str, object] = {"timestamp": NOON, **fields}
-    return Event(id=EventId(name), type=type_, payload=payload, **known)  # type: ignore[arg-type]
+    return Event(id=EventId(name), type=type_, payload=payload, **known)
 
 
 def events(count: int, prefix: str = "e", first: int = 0) -> list[Event]:

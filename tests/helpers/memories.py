@@ -8,12 +8,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from memoryd.protocol.ids import BEFORE_ALL, RecordId, Seq, TrajectoryId, UserId
 from memoryd.protocol.interfaces import Batch, Entry, ModelInfo
 from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource, Trajectory
-from memoryd.rvf.records import decode_record
+from memoryd.rvf.records import Body, decode_record
 from memoryd.rvf.store import RvfMemoryStore
 from memoryd.vectors.codes import Codebook
 from memoryd.vectors.index import VectorIndex
@@ -65,6 +66,34 @@ def units(n: int, dim: int = MODEL.dim, seed: int = 0) -> Vectors:
     return vectors
 
 
+def clustered(n: int, dim: int, each: int) -> Vectors:
+    """Return float32 [n, dim], rows of unit length around centres, as sentences are; `each` centre has so many."""
+    spread = units(n, dim, seed=2) * 0.7 + np.repeat(units(n // each, dim, seed=1), each, axis=0)
+    mixed = spread[np.random.default_rng(3).permutation(n)]
+    found: Vectors = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
+    return found
+
+
+def body(**fields: object) -> Body:
+    """Return what the first commit of a file says when it holds nothing, but for these fields."""
+    empty = Body(
+        generation=1,
+        first=0,
+        number=0,
+        others=0,
+        census=0,
+        model=MODEL,
+        applied_seq=Seq(3),
+        next_row=10,
+        linked_to=-1,
+        rows=[],
+        records=[],
+        dropped=[],
+        trajectories=[],
+    )
+    return msgspec.structs.replace(empty, **fields)
+
+
 def record_id(number: int) -> RecordId:
     return RecordId(f"{number:026d}")
 
@@ -79,7 +108,7 @@ def record(number: int, text: str | None = None, **fields: object) -> MemoryReco
         "timestamp": NOON + timedelta(minutes=number),
         "session_id": f"session {number % 3}",
     }
-    return MemoryRecord(**(known | fields))  # type: ignore[arg-type]
+    return MemoryRecord(**(known | fields))
 
 
 def entries(numbers: Iterable[int], dim: int = MODEL.dim) -> list[Entry]:

@@ -26,10 +26,7 @@ ROW = {"event_id": "c1", "event_type": "user_input", "payload": {"record": {"con
 
 def lines(*values: object) -> str:
     moment = {"timestamp": "2026-03-11T10:00:00Z"}
-    return "".join(
-        (value if isinstance(value, str) else json.dumps({**moment, **value})) + "\n"  # type: ignore[dict-item]
-        for value in values
-    )
+    return "".join((value if isinstance(value, str) else json.dumps({**moment, **value})) + "\n" for value in values)
 
 
 def recalled(call: Call, user: str, text: str, *options: str) -> dict[str, object]:

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from memoryd.cli import group
 from memoryd.cli.options import config_file
 
-COMMANDS = list(group.list_commands(None))  # type: ignore[arg-type]  # the names depend on no context
+COMMANDS = list(group.list_commands(None))  # the names depend on no context
 
 
 @pytest.fixture

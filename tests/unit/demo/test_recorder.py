@@ -66,7 +66,7 @@ def texts_of(value: object) -> Iterator[str]:
 
 def started(run: list[Event]) -> Event:
     (payload,) = (event["payload"] for event in run if event["type"] == "conductor.run.started")
-    return payload  # type: ignore[no-any-return]
+    return payload
 
 
 def checks(run: list[Event]) -> list[int]:

@@ -19,11 +19,11 @@ ID = ids.RecordId("01ARZ3NDEKTSV4RRFFQ69G5FAV")
 
 
 def draft(**fields: object) -> Draft:
-    return Draft(**{"text": "added a mutex", **fields})  # type: ignore[arg-type]
+    return Draft(**{"text": "added a mutex", **fields})
 
 
 def an_event(**fields: object) -> Event:
-    return Event(**{"id": "e1", "type": "chat.user_msg", "timestamp": NOON, **fields})  # type: ignore[arg-type]
+    return Event(**{"id": "e1", "type": "chat.user_msg", "timestamp": NOON, **fields})
 
 
 def record(**fields: object) -> MemoryRecord:
@@ -34,7 +34,7 @@ def record(**fields: object) -> MemoryRecord:
         "source": MemorySource.USER_INPUT,
         "timestamp": NOON,
     }
-    return MemoryRecord(**(known | fields))  # type: ignore[arg-type]
+    return MemoryRecord(**(known | fields))
 
 
 def an_import(**fields: object) -> messages.Import:

@@ -39,13 +39,6 @@ if TYPE_CHECKING:
     from memoryd.rvf.snapshot import Snapshot
 
 
-@pytest.fixture
-def disk() -> FaultDisk:
-    disk = FaultDisk()
-    disk.put(ROOT)
-    return disk
-
-
 def opened(disk: FaultDisk) -> MemoryFile:
     return store(disk).open(USER).file
 
@@ -277,7 +270,7 @@ def test_a_vector_that_is_no_direction_is_refused_and_nothing_happens(disk: Faul
 def test_a_row_id_that_other_readers_cannot_tell_is_not_given(disk: FaultDisk) -> None:
     memory = opened(disk)
     memory.commit(Batch(entries=entries([1])))
-    memory._ledger.next_row = rvf.MAX_ROW_ID  # type: ignore[attr-defined]
+    memory._ledger.next_row = rvf.MAX_ROW_ID
 
     with pytest.raises(StorageFault, match="row ids are used up"):
         memory.commit(Batch(entries=entries([2])))
@@ -328,7 +321,7 @@ def test_a_close_that_fails_leaves_the_sign_of_it(disk: FaultDisk, monkeypatch: 
     def fails() -> None:
         raise StorageFault("cannot close")
 
-    monkeypatch.setattr(memory._file, "close", fails)  # type: ignore[attr-defined]
+    monkeypatch.setattr(memory._file, "close", fails)
     with pytest.raises(StorageFault, match="cannot close"):
         memory.close()
 

@@ -33,7 +33,7 @@ def a_manifest(**fields: object) -> rvf.Manifest:
         "deleted": np.array([4, 9], np.uint64),
         "identity": rvf.Identity(bytes(range(16))),
     }
-    return rvf.Manifest(**(known | fields))  # type: ignore[arg-type]
+    return rvf.Manifest(**(known | fields))
 
 
 def test_the_smallest_file_of_the_format_is_what_we_write() -> None:

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from memoryd.protocol.errors import Damaged
-from memoryd.protocol.ids import Seq
 from memoryd.rvf import format as rvf
 from memoryd.rvf.history import History, read_history
 from memoryd.rvf.reader import find_state
-from memoryd.rvf.records import Body, encode_record, encode_trajectory, pack_body
+from memoryd.rvf.records import encode_record, encode_trajectory, pack_body
 from memoryd.rvf.sealed import Changes, Rows, Span, pack_sealed
 from tests.helpers import memories
 from tests.helpers.faultfs import FaultDisk
@@ -32,22 +31,8 @@ def body(number: int, before: Sequence[bytes], fields: dict[str, object]) -> byt
     census = 0
     for payload in before:
         census ^= crc32(payload)
-    known: dict[str, object] = {
-        "generation": 1,
-        "first": number,
-        "number": number,
-        "others": len(before),
-        "census": census,
-        "model": MODEL,
-        "applied_seq": Seq(3),
-        "next_row": 10,
-        "linked_to": -1,
-        "rows": [],
-        "records": [],
-        "dropped": [],
-        "trajectories": [],
-    }
-    return pack_body(Body(**(known | fields)))  # type: ignore[arg-type]
+    known = {"first": number, "number": number, "others": len(before), "census": census}
+    return pack_body(memories.body(**(known | fields)))
 
 
 def rows(*numbers: int) -> dict[str, object]:

@@ -28,29 +28,10 @@ from memoryd.rvf.records import (
     unpack,
     unpack_body,
 )
-from tests.helpers.memories import MODEL, NOON, record, trajectory
+from tests.helpers.memories import NOON, body, record, trajectory
 
 # Zstandard finds nothing to shorten here, and stores the bytes as they are; long enough to fill blocks of its own.
 INCOMPRESSIBLE = np.random.default_rng(1).bytes(400_000)
-
-
-def body(**fields: object) -> Body:
-    known: dict[str, object] = {
-        "generation": 1,
-        "first": 0,
-        "number": 0,
-        "others": 0,
-        "census": 0,
-        "model": MODEL,
-        "applied_seq": Seq(3),
-        "next_row": 10,
-        "linked_to": -1,
-        "rows": [],
-        "records": [],
-        "dropped": [],
-        "trajectories": [],
-    }
-    return Body(**(known | fields))  # type: ignore[arg-type]
 
 
 @settings(deadline=None)
@@ -160,7 +141,7 @@ def test_a_trajectory_comes_back_and_its_id_is_read_without_the_rest() -> None:
         (lambda payload: payload[:12] + b"\x00" + payload[13:], "cannot be unpacked"),
     ],
 )
-def test_a_private_segment_that_is_not_whole_is_refused(change, reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_private_segment_that_is_not_whole_is_refused(change, reason: str) -> None:
     payload = pack_body(body(rows=[1], records=[b"text"]))
 
     with pytest.raises(ValueError, match=reason):

@@ -68,13 +68,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch)
 
 
-@pytest.fixture
-def disk() -> FaultDisk:
-    disk = FaultDisk()
-    disk.put(ROOT)
-    return disk
-
-
 def opened(disk: FaultDisk) -> MemoryFile:
     return store(disk).open(USER).file
 
@@ -241,7 +234,7 @@ def committed(
     """Commit these records one by one."""
     found = Expected() if expected is None else expected
     for number in numbers:
-        batch = Batch(entries=entries([number]), applied_seq=Seq(number), **fields)  # type: ignore[arg-type]
+        batch = Batch(entries=entries([number]), applied_seq=Seq(number), **fields)
         memory.commit(batch)
         found = found.after(batch)
     return found
@@ -677,7 +670,7 @@ def test_a_compaction_that_begins_while_another_is_written_does_not_take_its_fil
         monkeypatch.setattr(rewriting, "_grouped", grouped)
         with suppress(*REFUSED):
             beside.prepare()
-        return grouped(*asked)  # type: ignore[arg-type]
+        return grouped(*asked)
 
     monkeypatch.setattr(rewriting, "_grouped", interrupted)
     with suppress(*REFUSED):

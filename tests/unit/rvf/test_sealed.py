@@ -120,14 +120,14 @@ def record_in(part: SealedPart, slot: int) -> bytes:
 def everything(part: SealedPart) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield each thing that can be asked of sealed rows."""
     for name in NAMES:
-        yield name, lambda name=name: part.column(name).tobytes()  # type: ignore[misc]
+        yield name, lambda name=name: part.column(name).tobytes()
     yield "codes", lambda: bytes(part.codes)
     yield "ids", part.ids
     yield "alive", lambda: part.alive().tolist()
     yield "changes", part.changes
     for slot in range(part.count):
-        yield f"record {slot}", lambda slot=slot: record_in(part, slot)  # type: ignore[misc]
-        yield f"vector {slot}", lambda slot=slot: part.vectors(np.array([slot])).tobytes()  # type: ignore[misc]
+        yield f"record {slot}", lambda slot=slot: record_in(part, slot)
+        yield f"vector {slot}", lambda slot=slot: part.vectors(np.array([slot])).tobytes()
     yield "records", part.records
     yield "vectors", lambda: part.vectors(slice(0, part.slots)).tobytes()
     yield "names", lambda: (part.kinds, part.sources, part.sessions)
@@ -149,7 +149,7 @@ def answers(payload: bytes, vec: bytes) -> dict[str, object]:
 # --- what comes back ---
 
 LABELS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001
+MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001 - bounds without a zone are what it takes
 
 
 @st.composite

@@ -12,11 +12,11 @@ import xxhash
 from memoryd.protocol.interfaces import Batch, ModelInfo
 from memoryd.rvf import format as rvf
 from memoryd.rvf.reader import find_state
-from memoryd.rvf.records import HEAD, Body, encode_record, pack_body, unpack_body
+from memoryd.rvf.records import HEAD, encode_record, pack_body, unpack_body
 from memoryd.rvf.sealed import SealedPart, Section
 from memoryd.rvf.snapshot import read_snapshot
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import FILE, MODEL, ROOT, USER, entries, record, record_id, store, trajectory, units
+from tests.helpers.memories import FILE, MODEL, ROOT, USER, body, entries, record, record_id, store, trajectory, units
 
 
 def sound() -> FaultDisk:
@@ -45,7 +45,7 @@ def rewritten(disk: FaultDisk, vectors: rvf.Vectors, ids: list[int], **fields: o
     kept = [(e.id, e.offset, e.length, e.type) for e in state.of_type(rvf.PRIVATE)]
     directory = np.array([*kept, (90, state.end, len(vec) - rvf.HEADER_SIZE, rvf.VEC)], rvf.ENTRY)
     known: dict[str, object] = {"deleted": rvf.NO_ROWS, "identity": state.manifest.identity}
-    manifest = rvf.Manifest(9, MODEL.dim, len(ids), directory, **(known | fields))  # type: ignore[arg-type]
+    manifest = rvf.Manifest(9, MODEL.dim, len(ids), directory, **(known | fields))
     file.append(vec + rvf.pack_segment(rvf.MANIFEST, 91, rvf.pack_manifest(manifest)))
     return disk
 
@@ -112,27 +112,21 @@ def test_segments_of_an_older_generation_and_records_nobody_can_read_are_named()
     disk = sound()
     file = disk.open(FILE, writable=True)
     state = find_state(file, FILE)
-    known = {
-        "first": 0,
-        "number": 0,
-        "others": 0,
-        "census": 0,
-        "model": MODEL,
-        "applied_seq": 0,
-        "next_row": 1,
-        "linked_to": -1,
-        "dropped": [],
-        "trajectories": [],
-    }
     bodies = [
-        Body(generation=1, rows=[], records=[], **known),  # type: ignore[arg-type]
+        body(applied_seq=0, next_row=1),
         # What it is filtered by can be read, and nothing else.
-        Body(generation=2, rows=[0], records=[encode_record(record(1)).replace(b"text", b"tex?")], **known),  # type: ignore[arg-type]
+        body(
+            generation=2,
+            applied_seq=0,
+            next_row=1,
+            rows=[0],
+            records=[encode_record(record(1)).replace(b"text", b"tex?")],
+        ),
     ]
     directory, end = [], state.end
     vec = state.of_type(rvf.VEC)[0]
-    for body in bodies:
-        segment = rvf.pack_segment(rvf.PRIVATE, 7, pack_body(body))
+    for each in bodies:
+        segment = rvf.pack_segment(rvf.PRIVATE, 7, pack_body(each))
         directory.append((7, end, len(segment) - rvf.HEADER_SIZE, rvf.PRIVATE))
         file.append(segment)
         end += len(segment)

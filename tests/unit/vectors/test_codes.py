@@ -20,7 +20,7 @@ from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.codes import Codebook, Codes
 from memoryd.vectors.exact import nearest
 from memoryd.vectors.index import EXACT_ROWS, VectorIndex
-from tests.helpers.memories import NOON, record, record_id, units
+from tests.helpers.memories import NOON, clustered, record, record_id, units
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,11 +33,7 @@ SEALED = 6000
 
 @cache
 def rows() -> Vectors:
-    """Return rows around centres, as sentences are."""
-    spread = units(8000, DIM, seed=2) * 0.7 + np.repeat(units(80, DIM, seed=1), 100, axis=0)
-    mixed = spread[np.random.default_rng(3).permutation(8000)]
-    found: Vectors = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
-    return found
+    return clustered(8000, DIM, each=100)
 
 
 @cache

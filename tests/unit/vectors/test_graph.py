@@ -13,7 +13,7 @@ from memoryd.protocol.interfaces import Adjacency
 from memoryd.rvf.adjacency import pack_adjacency, unpack_adjacency
 from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.graph import Graph
-from tests.helpers.memories import units
+from tests.helpers.memories import clustered, units
 
 if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Vectors
@@ -24,11 +24,7 @@ K = 10
 
 @cache
 def rows() -> Vectors:
-    """Return rows around centres, as sentences are."""
-    spread = units(4000, DIM, seed=2) * 0.7 + np.repeat(units(80, DIM, seed=1), 50, axis=0)
-    mixed = spread[np.random.default_rng(3).permutation(4000)]
-    found: Vectors = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
-    return found
+    return clustered(4000, DIM, each=50)
 
 
 def blocks(n: int) -> Blocks:

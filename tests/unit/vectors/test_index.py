@@ -174,7 +174,7 @@ def test_a_row_that_is_deleted_while_it_is_found_is_left_out(monkeypatch: pytest
     best = by_hand(range(10))
 
     def found_before_it_went(*asked: object) -> object:
-        found = nearest_alive(*asked)  # type: ignore[arg-type]
+        found = nearest_alive(*asked)
         index.discard([record_id(best[0])])
         return found
 

@@ -23,7 +23,7 @@ from memoryd.vectors.codes import Codebook, Codes, MappedCodes
 from memoryd.vectors.index import EXACT_ROWS, VectorIndex
 from memoryd.vectors.table import Table
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import FILE, NOON, ROOT, USER, record, record_id, store, units
+from tests.helpers.memories import FILE, NOON, ROOT, USER, clustered, record, record_id, store, units
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,12 +52,7 @@ FILTERS = (
 
 @cache
 def rows() -> Vectors:
-    """Return rows around centres, as sentences are."""
-    n = SEALED + 1_000 + TAIL
-    mixed = units(n, DIM, seed=2) * 0.7 + np.repeat(units(n // 50, DIM, seed=1), 50, axis=0)
-    mixed = mixed[np.random.default_rng(3).permutation(n)]
-    found: Vectors = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
-    return found
+    return clustered(SEALED + 1_000 + TAIL, DIM, each=50)
 
 
 @cache
@@ -495,7 +490,7 @@ def test_a_sealing_that_begins_while_the_rows_are_replaced_uses_no_codes_of_the_
 
     exact = in_memory(numbers)
     for sealed in index.swaps:
-        sealed()  # type: ignore[operator]
+        sealed()
         for query in queries(2):
             found = index.view().search(query, k=10, where=ANY).hits
             assert found == exact.view().search(query, k=10, where=ANY).hits
@@ -613,7 +608,7 @@ def test_blocks_behind_sealed_rows_give_every_row_where_it_is(sizes: list[int], 
         chosen = np.flatnonzero(np.random.default_rng(3).random(len(numbers)) < share)
         np.testing.assert_array_equal(blocks.take(chosen), expected[chosen])
     for row in range(len(numbers)):
-        np.testing.assert_array_equal(blocks.row(row), expected[row])
+        np.testing.assert_array_equal(blocks.take(np.array([row]))[0], expected[row])
 
 
 def test_many_sealed_rows_come_in_pieces() -> None:
