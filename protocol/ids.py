@@ -20,8 +20,10 @@ EventId = NewType("EventId", str)
 RecordId = NewType("RecordId", str)
 TrajectoryId = NewType("TrajectoryId", str)
 Seq = NewType("Seq", int)
+BranchName = NewType("BranchName", str)
 
 BEFORE_ALL = Seq(0)  # sequence numbers start at 1
+MAIN = BranchName("main")  # every user has it, and nobody can drop it
 
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _EVENT = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
@@ -42,6 +44,17 @@ def user_id(text: str) -> UserId:
             hint="use 1 to 64 letters, digits, '-' or '_', beginning with a letter or digit",
         )
     return UserId(text)
+
+
+def branch_name(text: str) -> BranchName:
+    """Return `text` as a BranchName, which is safe as one part of a path. Raises InvalidMessage."""
+    if not _USER.fullmatch(text):
+        raise InvalidMessage(
+            "not a name of a branch",
+            field="branch",
+            hint="use 1 to 64 letters, digits, '-' or '_', beginning with a letter or digit",
+        )
+    return BranchName(text)
 
 
 def event_id(text: str) -> EventId:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from memoryd.protocol.ids import BEFORE_ALL, EventId, RecordId, Seq, TrajectoryId, UserId
+from memoryd.protocol.ids import BEFORE_ALL, MAIN, BranchName, EventId, RecordId, Seq, TrajectoryId, UserId
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -68,17 +68,22 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record and its vector, float32 [dim], unit length. `record.embedding` is empty."""
+    """A record, its vector, float32 [dim], unit length, and when it was added, in microseconds since 1970.
+
+    `record.embedding` is empty.
+    """
 
     record: MemoryRecord
     vector: Vectors
+    added_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one commit adds: all of it becomes durable together, or none.
 
-    `applied_seq` is the last event of the user that is contained in this batch or an earlier one.
+    `applied_seq` is the last event of the user that is contained in this batch or an earlier one. What is deleted and what is
+    told of trajectories happens at `moment_us`, in microseconds since 1970.
     First goes what `deleted` and `dropped` name of earlier batches; then come `entries` and `trajectories`, each in the
     place of an earlier one of the same id. So who wants something gone that this very batch would add leaves it out.
     """
@@ -88,6 +93,7 @@ class Batch:
     trajectories: Sequence[Trajectory] = ()
     dropped: Sequence[TrajectoryId] = ()
     applied_seq: Seq = BEFORE_ALL
+    moment_us: int = 0
 
 
 class SealedRows(Protocol):
@@ -191,10 +197,14 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class FileStatus:
-    """Figures of a memory file, safe to keep and to print."""
+    """Figures of a memory file, safe to keep and to print.
+
+    Of the rows that are `deleted`, a compaction would erase `erasable`; the others are kept for looking back.
+    """
 
     records: int
     deleted: int
+    erasable: int
     file_bytes: int
     dead_bytes: int
     segments: int
@@ -205,11 +215,46 @@ class FileStatus:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that verification found wrong."""
+    """One thing that verification found wrong, and in which of the user's files."""
 
     what: str
     offset: int
     hint: str
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """A file that was looked through, as it was then: its size and its SHA-256 in hex."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Something of what was erased that still stands in a file."""
+
+    file: str
+    offset: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a search for erased memories has looked through, and what it has found."""
+
+    files: Sequence[Scanned]
+    traces: Sequence[Trace]
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What is to be erased from a branch."""
+
+    records: Sequence[RecordId]
+    trajectories: Sequence[TrajectoryId]
 
 
 class Rewriting(Protocol):
@@ -252,8 +297,11 @@ class MemoryFile(Protocol):
         """
         ...
 
-    def compaction(self) -> Rewriting | None:
-        """Return how the live rows come into a new file in the place of this one, None when there is none; quick."""
+    def compaction(self, *, erases: bool = False) -> Rewriting | None:
+        """Return how the live rows come into a new file in the place of this one, None when there is none; quick.
+
+        Who `erases` keeps nothing of what was deleted for looking back.
+        """
         ...
 
     def linking(self) -> Rewriting | None:
@@ -273,7 +321,7 @@ class MemoryFile(Protocol):
         """
         ...
 
-    def compact(self) -> FileStatus:
+    def compact(self, *, erases: bool = False) -> FileStatus:
         """Do all of a compaction at once. Raises StorageFault; afterwards this writer is closed for good."""
         ...
 
@@ -414,12 +462,50 @@ class MemoryIndex(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A user's memory, opened for writing: the file and the index over what it holds."""
+    """A user's memory, opened for writing: the file of a branch and the index over what the branch holds."""
 
     file: MemoryFile
     index: MemoryIndex
     trajectories: Sequence[Trajectory]
     applied_seq: Seq
+    branch: BranchName = MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A memory that is only looked at. `has_lost` says that something it held then has been erased since."""
+
+    index: MemoryIndex
+    trajectories: Sequence[Trajectory]
+    has_lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BranchStatus:
+    """A branch: `records` are those that it holds, `own_records` those of them that stand in its own file.
+
+    `parent` and `created_us`, in microseconds since 1970, are None for the main line.
+    """
+
+    name: BranchName
+    parent: BranchName | None
+    created_us: int | None
+    is_current: bool
+    records: int
+    own_records: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a branch differs from another: `lacking` are records that only the branch holds.
+
+    Since they parted, the branch has `added` records that the other does not hold, and `removed` some that it does.
+    """
+
+    lacking: Sequence[RecordId]
+    added: Sequence[RecordId]
+    removed: Sequence[RecordId]
 
 
 class MemoryStore(Protocol):
@@ -443,7 +529,52 @@ class MemoryStore(Protocol):
         ...
 
     def verify(self, user: UserId) -> Sequence[Finding]:
-        """Read every byte of the user's file and return what is wrong with it; takes no lock, writes nothing."""
+        """Read every byte of the user's files and return what is wrong with them; takes no lock, writes nothing."""
+        ...
+
+    def has_branches(self, user: UserId) -> bool:
+        """Whether there is more than the main line; quick."""
+        ...
+
+    def branches(self, user: UserId) -> Sequence[BranchStatus]:
+        """Return the branches of a user, the main line first. Raises Damaged or another StorageFault."""
+        ...
+
+    def branch(self, user: UserId, name: BranchName, of: BranchName) -> None:
+        """Begin a branch of what is committed to `of`, whose file is not rewritten meanwhile.
+
+        Raises InvalidMessage, NotFound or StorageFault.
+        """
+        ...
+
+    def switch(self, user: UserId, name: BranchName, applied_seq: Seq) -> None:
+        """Write to the branch `name` from the next opening on; it has applied the events up to `applied_seq` then.
+
+        Raises NotFound, Locked while the user is open, or another StorageFault.
+        """
+        ...
+
+    def drop(self, user: UserId, name: BranchName) -> None:
+        """Remove a branch and what only it holds. Raises InvalidMessage, NotFound or StorageFault."""
+        ...
+
+    def look(self, user: UserId, name: BranchName, moment_us: int | None = None) -> Looked:
+        """Read what a branch holds, or held at an earlier moment. Raises NotFound or StorageFault."""
+        ...
+
+    def compare(self, user: UserId, name: BranchName, other: BranchName) -> Difference:
+        """Return how the branch `name` differs from `other`. Raises NotFound or StorageFault."""
+        ...
+
+    def erase_from(self, user: UserId, branches: Mapping[BranchName, Erasure], moment_us: int) -> None:
+        """Delete from these branches, and rewrite their files without it. Raises Locked or another StorageFault."""
+        ...
+
+    def scan(self, user: UserId, records: Sequence[MemoryRecord], vectors: Vectors) -> Scan:
+        """Look through all files that may hold something of these records and of their vectors, float32 [n, dim].
+
+        Raises StorageFault.
+        """
         ...
 
     def encode(self, record: MemoryRecord) -> bytes: ...

@@ -109,6 +109,11 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+def moment_of(us: int) -> datetime:
+    """Return the moment that columns keep as so many microseconds since 1970."""
+    return _EPOCH + us * _MICROSECOND
+
+
 class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A memory before it has its embedding.
 

@@ -18,28 +18,32 @@ from memoryd.protocol.errors import ModelMismatch, StorageFault
 from memoryd.protocol.ids import BEFORE_ALL
 from memoryd.protocol.interfaces import Contents, FileStatus
 from memoryd.rvf.format import MAX_ROW_ID, Identity
-from memoryd.rvf.ledger import Addition, Ledger
+from memoryd.rvf.ledger import Addition, Ledger, Told
+from memoryd.rvf.lineage import lineage_of
+from memoryd.rvf.places import branch_of
 from memoryd.rvf.records import encode_record, encode_trajectory
-from memoryd.rvf.rewriting import TEMPORARY_SUFFIX, Compaction, Folding, Linking, Place, append
+from memoryd.rvf.rewriting import TEMPORARY_SUFFIX, Compaction, Folding, Linking, Place, Retention, append
+from memoryd.rvf.sealed import Rows
 from memoryd.rvf.snapshot import read_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from memoryd.files import File, FileSystem
-    from memoryd.protocol.ids import RecordId, TrajectoryId
+    from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import Batch, Encoder, Entry, ModelInfo, Rewriting
-    from memoryd.protocol.records import Trajectory
     from memoryd.rvf.format import Vectors
-    from memoryd.rvf.lock import WriterLock
+    from memoryd.rvf.lineage import Lineage
+    from memoryd.rvf.lock import Locks, WriterLock
     from memoryd.rvf.reader import State
     from memoryd.rvf.rewriting import Link
     from memoryd.rvf.sealed import SealedPart
-    from memoryd.rvf.snapshot import Snapshot
 
 # Other programs compare by cosine and rank NaN first, so what is written is a direction and finite.
 UNIT_TOLERANCE: Final = 1e-3
+
+_LOOK_AGAIN_US: Final = 10_000_000
 
 R = TypeVar("R", bound="Folding | Compaction | Linking | None")
 
@@ -51,7 +55,7 @@ class RvfMemoryFile:
         self,
         files: FileSystem,
         path: Path,
-        lock: WriterLock,
+        lock: WriterLock | Locks,
         ledger: Ledger,
         place: Place,
         *,
@@ -65,9 +69,11 @@ class RvfMemoryFile:
         self._ledger = ledger
         self._file = file  # None until the first commit of a new user
         self._parts: list[SealedPart] = []
-        self._row_of: dict[RecordId, int] = {}  # of the live records that are not sealed
+        self._inherited: list[SealedPart] = []  # of ancestors
+        self._row_of: dict[RecordId, int] = {}  # of the live records that are not sealed, inherited ones too
         self._records = 0
         self._torn_bytes_cut = torn_bytes_cut
+        self._erasable_seen = (0, 0, 0)  # when, of how many deleted rows, how many
         self._begun_last: Folding | Linking | Compaction | None = None
         self._is_closed = False
         self._status = self._measure()
@@ -78,18 +84,21 @@ class RvfMemoryFile:
         files: FileSystem,
         path: Path,
         model: ModelInfo,
-        lock: WriterLock,
+        lock: WriterLock | Locks,
         file_id: bytes,
         encoder: Encoder | None = None,
         link: Link | None = None,
+        retention: Retention | None = None,
     ) -> tuple[RvfMemoryFile, Contents]:
         """Open the file at `path` and return it with what it holds; it may not be there yet.
+
+        With a branch its ancestors are read too.
 
         Cuts what is torn behind the last commit, and syncs that commit again when its writer failed. `file_id`, 16
         random bytes, names a file that is new; `encoder` makes the codes of rows that are sealed, and `link` their
         graph. The lock belongs to the file once this returns. Raises Damaged, ModelMismatch or another StorageFault.
         """
-        place = Place(files, path, encoder, link)
+        place = Place(files, path, encoder, link, retention or Retention())
         for name in files.list(path.parent):
             if name.endswith(TEMPORARY_SUFFIX):
                 files.unlink(path.with_name(name))
@@ -99,7 +108,7 @@ class RvfMemoryFile:
         file = files.open(path, writable=True)
         try:
             snapshot = read_snapshot(file, path)
-            require_model(snapshot.history.model, model, path.parent.name)
+            require_model(snapshot.history.model, model, branch_of(path)[0].name)
             torn = file.size() - snapshot.state.end
             if torn:
                 file.truncate(snapshot.state.end)
@@ -108,18 +117,19 @@ class RvfMemoryFile:
                 _sync_again(files, file, path, snapshot.state)
             ledger = Ledger.of(snapshot, Identity(file_id))
             memory = cls(files, path, lock, ledger, place, file=file, torn_bytes_cut=torn)
-            memory._take(snapshot)
+            lineage = lineage_of(files, path, snapshot)
+            memory._take(lineage)
         except BaseException:
             file.close()
             raise
-        return memory, snapshot.contents()
+        return memory, lineage.contents()
 
     def load(self) -> Contents:
         """Return everything that is committed and alive, as it stands in the file now."""
         self._require_open()
         if self._file is None:
             return _nothing(self._ledger.model)
-        return read_snapshot(self._file, self._path, self._parts).contents()
+        return self._read(self._file, self._parts).contents()
 
     def commit(self, batch: Batch) -> FileStatus:
         """Append segments, sync, append the manifest that makes them visible, sync.
@@ -130,13 +140,12 @@ class RvfMemoryFile:
         self._require_open()
         vectors = _stacked(batch.entries, self._ledger.model.dim)
         with self._closed_by_failure():
-            addition = Addition(
-                ids=self._enter(batch.deleted, batch.entries),
-                records=[encode_record(entry.record) for entry in batch.entries],
-                vectors=vectors,
-                trajectories=_encoded(batch.trajectories),
-                dropped=batch.dropped,
-            )
+            ids, deleted = self._enter(batch)
+            records = [encode_record(entry.record) for entry in batch.entries]
+            added_us = np.array([entry.added_us for entry in batch.entries], np.int64)
+            trajectories = {each.id: Told(encode_trajectory(each), batch.moment_us) for each in batch.trajectories}
+            rows = Rows(np.array(ids, np.uint64), records, vectors, added_us)
+            addition = Addition(rows, trajectories, batch.dropped, deleted)
             self._ledger.applied_seq = max(self._ledger.applied_seq, batch.applied_seq)
             if self._file is None:
                 parts = (*self._ledger.commit(addition), self._ledger.manifest())
@@ -152,12 +161,12 @@ class RvfMemoryFile:
         found = self._ledger.foldable(is_quiet=is_quiet)
         return self._begun(None if self._file is None or found is None else Folding(self._place, *found))
 
-    def compaction(self) -> Compaction | None:
+    def compaction(self, *, erases: bool = False) -> Compaction | None:
         """Return how the live rows come into a new file; None when there is none yet.
 
-        Row ids stay, and those of deleted rows are not used again.
+        Row ids stay, and those of deleted rows are not used again. Who `erases` keeps nothing for looking back.
         """
-        return self._begun(self._compaction(self._ledger.model))
+        return self._begun(self._compaction(self._ledger.model, erases=erases))
 
     def linking(self) -> Linking | None:
         """Return how the sealed rows get their graph; None when they have one, or are too few."""
@@ -166,9 +175,9 @@ class RvfMemoryFile:
             None if link is None or self._file is None or not self._ledger.is_linkable() else Linking(self._place, link)
         )
 
-    def compact(self) -> FileStatus:
+    def compact(self, *, erases: bool = False) -> FileStatus:
         """Do all of a compaction at once. Raises StorageFault; afterwards this writer is closed for good."""
-        return self._rewrite(self.compaction())
+        return self._rewrite(self.compaction(erases=erases))
 
     def reembed(self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors]) -> FileStatus:
         """Compact into a file of another model, with what `embed` makes of the encoded records, float32 [n, dim].
@@ -197,7 +206,7 @@ class RvfMemoryFile:
             before = self._file
             self._file, self._ledger = rewriting.finish(self._file, self._ledger)
             known = self._parts if self._file is before else ()
-            self._take(read_snapshot(self._file, self._path, known))
+            self._take(self._read(self._file, known))
         return self._status
 
     def status(self) -> FileStatus:
@@ -226,46 +235,54 @@ class RvfMemoryFile:
 
     # --- writing ---
 
-    def _enter(self, deleted: Sequence[RecordId], entries: Sequence[Entry]) -> range:
-        """Mark the rows of what is deleted or replaced, give the new records theirs, and return these."""
-        ledger = self._ledger
+    def _enter(self, batch: Batch) -> tuple[range, dict[int, int]]:
+        """Mark the rows of what is deleted or replaced, give the new records theirs, and return these and those."""
+        ledger, entries = self._ledger, batch.entries
         ids = range(ledger.next_row, ledger.next_row + len(entries))
         if ids.stop > MAX_ROW_ID:
             raise StorageFault("row ids are used up", hint="another program wrote a row with an extreme id")
         ledger.next_row = ids.stop
-        self._forget_rows(deleted)
-        self._forget_rows([entry.record.id for entry in entries])
+        deleted = self._rows_of([*batch.deleted, *(entry.record.id for entry in entries)])
         for row, entry in zip(ids, entries, strict=True):
             earlier = self._row_of.get(entry.record.id)  # twice in one batch
             if earlier is not None:
-                ledger.deleted.add(earlier)
-                self._records -= 1
+                deleted.add(earlier)
             self._row_of[entry.record.id] = row
-            self._records += 1
-        return ids
+        moments = dict.fromkeys(sorted(deleted), batch.moment_us)
+        ledger.deleted |= moments
+        self._records += len(entries) - len(moments)
+        return ids, moments
 
-    def _forget_rows(self, records: Sequence[RecordId]) -> None:
-        """Mark the rows of these records as deleted, if they have one."""
-        deleted = self._ledger.deleted
-        before = len(deleted)
+    def _rows_of(self, records: Sequence[RecordId]) -> set[int]:
+        """Return the rows of those of these records that are alive; those in memory are not known any more."""
         rest = [record for record in records if record not in self._row_of]
-        deleted.update(self._row_of.pop(record) for record in {*records} - {*rest})
-        for part in self._parts if rest else ():
-            deleted.update(part.rows_of(rest))
-        self._records -= len(deleted) - before
+        rows = {self._row_of.pop(record) for record in {*records} - {*rest}}
+        for part in (*self._inherited, *self._parts) if rest else ():
+            rows.update(row for row in part.rows_of(rest) if row not in self._ledger.deleted)
+        return rows
 
-    def _take(self, snapshot: Snapshot) -> None:
+    def _read(self, file: File, known: Sequence[SealedPart]) -> Lineage:
+        return lineage_of(self._files, self._path, read_snapshot(file, self._path, known))
+
+    def _take(self, lineage: Lineage) -> None:
         """Know what stands where."""
-        self._parts = snapshot.parts
-        self._row_of = dict(zip(snapshot.ids, snapshot.rows.tolist(), strict=True))
-        self._records = len(snapshot.ids) + sum(int(part.alive().sum()) for part in snapshot.parts)
+        self._parts, self._inherited, self._row_of = lineage.own.parts, [], {}
+        for snapshot, sight in (*lineage.inherited(), (lineage.own, lineage.own.sight)):
+            live = snapshot.live(sight)
+            self._row_of |= {
+                snapshot.ids[place]: row for place, row in zip(live, snapshot.rows[live].tolist(), strict=True)
+            }
+            if snapshot is not lineage.own:
+                self._inherited += [part.seen(sight) for part in snapshot.parts]
+        sealed = (*self._inherited, *self._parts)
+        self._records = len(self._row_of) + sum(int(part.alive().sum()) for part in sealed)
         self._status = self._measure()
 
     def _compaction(
-        self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors] | None = None
+        self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors] | None = None, *, erases: bool = False
     ) -> Compaction | None:
         self._place = replace(self._place, number=self._place.number + 1)
-        return None if self._file is None else Compaction(self._place, self._ledger, model, embed)
+        return None if self._file is None else Compaction(self._place, self._ledger, model, embed, erases=erases)
 
     def _begun(self, rewriting: R) -> R:
         """Remember what was begun last."""
@@ -290,16 +307,31 @@ class RvfMemoryFile:
             records=self._records,
             deleted=len(ledger.deleted),
             file_bytes=ledger.size,
-            dead_bytes=ledger.dead_bytes(self._records),
+            erasable=(erasable := self._erasable()),
+            dead_bytes=ledger.dead_bytes(ledger.held - erasable),
             segments=ledger.segments,
             commits=ledger.epoch,
             applied_seq=ledger.applied_seq,
             torn_bytes_cut=self._torn_bytes_cut,
         )
 
+    def _erasable(self) -> int:
+        """Return how many deleted rows a compaction would erase; looks again now and then, since some only grow old."""
+        retention, ledger = self._place.retention, self._ledger
+        seen, count, erasable = self._erasable_seen if ledger.deleted else (0, 0, 0)
+        now = retention.now_us()
+        if ledger.deleted and (count != len(ledger.deleted) or now - seen > _LOOK_AGAIN_US):
+            dead = ledger.dead()
+            kept = [
+                sight.sees(dead, lambda: np.zeros(len(dead), np.int64)) for sight in retention.of(dead, ledger.deleted)
+            ]
+            erasable = int(np.count_nonzero(~np.logical_or.reduce(kept)))
+            self._erasable_seen = (now, len(ledger.deleted), erasable)
+        return erasable
+
     def _require_open(self) -> None:
         if self._is_closed:
-            raise StorageFault(f"the memory of {self._path.parent.name} is closed", hint="open it anew")
+            raise StorageFault(f"the memory of {branch_of(self._path)[0].name} is closed", hint="open it anew")
 
     @contextmanager
     def _closed_by_failure(self) -> Iterator[None]:
@@ -354,10 +386,6 @@ def _described(model: ModelInfo) -> str:
 
 def _nothing(model: ModelInfo) -> Contents:
     return Contents((), np.empty((0, model.dim), np.float32), [], [], BEFORE_ALL)
-
-
-def _encoded(trajectories: Iterable[Trajectory]) -> dict[TrajectoryId, bytes]:
-    return {trajectory.id: encode_trajectory(trajectory) for trajectory in trajectories}
 
 
 def _stacked(entries: Sequence[Entry], dim: int) -> Vectors:

@@ -13,15 +13,18 @@ from operator import xor
 from typing import TYPE_CHECKING, Final
 
 from memoryd.rvf import format as rvf
+from memoryd.rvf.origin import Origin, unpack_origin
 from memoryd.rvf.reader import damaged, read_segment
 from memoryd.rvf.records import (
     HEAD,
+    ORIGIN,
+    SEALED,
     UNREADABLE,
     Body,
     attributes_of,
     decode_trajectory,
+    is_of,
     is_ours,
-    is_sealed,
     unpack_body,
 )
 from memoryd.rvf.sealed import Changes, Head, SealedPart
@@ -67,7 +70,8 @@ class Piece:
     def changes(self) -> Changes:
         """Return what became of trajectories. Raises Damaged."""
         if isinstance(self.content, Body):
-            return Changes(self.content.dropped, self.content.trajectories)
+            body = self.content
+            return Changes(body.dropped, body.trajectories, body.told_us, body.deleted, body.deleted_us)
         return self.content.changes()
 
 
@@ -75,8 +79,9 @@ class Piece:
 class History:
     """What all pieces say together; `pieces` in their order, `stale` the offsets of segments that do not count.
 
-    `rows`, `ids` and `records` are those of commits, by ascending row id. `trajectory_sizes` are the encoded bytes of
-    the trajectories that are kept, `trajectory_bytes` those of all that are in the pieces.
+    `rows`, `ids`, `records` and `added_us` are those of commits, by ascending row id. `told_us` says when
+    `trajectories` became what they are, `trajectory_sizes` are the encoded bytes of those that are kept, `trajectory_bytes` those of all that are in the pieces. `deleted` says since when rows
+    are gone, in microseconds since 1970; rows that were deleted up to `erased_us` may not stand in the file any more.
     """
 
     pieces: list[Piece]
@@ -87,10 +92,16 @@ class History:
     applied_seq: Seq
     next_row: int
     linked_to: int
+    erased_us: int
+    origin: Origin | None = None
+    root: Entry | None = None  # the segment of the origin
     rows: list[int] = field(default_factory=list)
     ids: list[RecordId] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
+    added_us: list[int] = field(default_factory=list)
+    deleted: dict[int, int] = field(default_factory=dict)
     trajectories: dict[TrajectoryId, Trajectory] = field(default_factory=dict)
+    told_us: dict[TrajectoryId, int] = field(default_factory=dict)
     trajectory_sizes: dict[TrajectoryId, int] = field(default_factory=dict)
     trajectory_bytes: int = 0
 
@@ -107,8 +118,12 @@ def read_history(file: File, path: Path, state: State, known: Sequence[SealedPar
     """
     mapping = cache(file.map)  # most files are small, and have nothing to be mapped
     by_offset = {part.private.offset: part for part in known}
-    read = (_piece(file, mapping, path, entry, by_offset) for entry in state.of_type(rvf.PRIVATE))
-    found = [piece for piece in read if piece is not None]
+    entries = state.of_type(rvf.PRIVATE)
+    read = [_piece(file, mapping, path, entry, by_offset) for entry in entries]
+    found = [piece for piece in read if isinstance(piece, Piece)]
+    origins = [(each, entry) for each, entry in zip(read, entries, strict=True) if isinstance(each, Origin)]
+    origin, root = origins[-1] if origins else (None, None)
+    _require_depth(origin, path, state)
     generation = max((piece.generation for piece in found), default=0)
     pieces = _counting([piece for piece in found if piece.generation == generation])
     if not pieces or not isinstance(last := pieces[-1].content, Body):
@@ -124,6 +139,9 @@ def read_history(file: File, path: Path, state: State, known: Sequence[SealedPar
         applied_seq=last.applied_seq,
         next_row=last.next_row,
         linked_to=last.linked_to,
+        erased_us=last.erased_us,
+        origin=origin,
+        root=root,
     )
     for piece in pieces:
         _add(history, piece, path)
@@ -132,14 +150,16 @@ def read_history(file: File, path: Path, state: State, known: Sequence[SealedPar
 
 def _piece(
     file: File, mapping: Callable[[], Mapping], path: Path, entry: Entry, known: Dict[int, SealedPart]
-) -> Piece | None:
+) -> Piece | Origin | None:
     """Read one private segment, None when it is another program's. Raises Damaged."""
     try:
         start = file.read(entry.offset, rvf.HEADER_SIZE + HEAD.size)
         header = rvf.unpack_header(start)
         (crc,) = _CRC.unpack_from(header.hash)
-        if not is_sealed(start[rvf.HEADER_SIZE :]):
+        if not is_of(SEALED, start[rvf.HEADER_SIZE :]):
             payload = read_segment(file, path, entry)
+            if is_of(ORIGIN, payload):
+                return unpack_origin(payload)
             return Piece(entry, crc, unpack_body(payload)) if is_ours(payload) else None
     except ValueError as error:
         raise damaged(path, entry.offset, str(error)) from error
@@ -149,6 +169,13 @@ def _piece(
     if part is None or part.private != entry:
         part = SealedPart(path, mapping(), entry)
     return Piece(entry, crc, part)
+
+
+def _require_depth(origin: Origin | None, path: Path, state: State) -> None:
+    """Raise Damaged unless a branch says where it came from, and no other file does."""
+    identity = state.manifest.identity
+    if identity is not None and identity.depth != (len(origin.ancestors) if origin else 0):
+        raise damaged(path, state.segment.offset, "the origin of this branch is missing, or not of this file")
 
 
 def _counting(pieces: list[Piece]) -> list[Piece]:
@@ -177,7 +204,9 @@ def _add(history: History, piece: Piece, path: Path) -> None:
             raise damaged(path, offset, "row ids out of order")
         history.rows += body.rows
         history.records += body.records
+        history.added_us += body.added_us
     changes = piece.changes()
+    history.deleted.update(zip(changes.deleted, changes.deleted_us, strict=True))
     try:
         if isinstance(body, Body):
             history.ids += [attributes_of(record).id for record in body.records]
@@ -187,7 +216,8 @@ def _add(history: History, piece: Piece, path: Path) -> None:
     for trajectory in changes.dropped:
         history.trajectories.pop(trajectory, None)
         history.trajectory_sizes.pop(trajectory, None)
-    for kept, encoded in zip(trajectories, changes.trajectories, strict=True):
+    for kept, encoded, moment in zip(trajectories, changes.trajectories, changes.told_us, strict=True):
         history.trajectories[kept.id] = kept
+        history.told_us[kept.id] = moment
         history.trajectory_sizes[kept.id] = len(encoded)
         history.trajectory_bytes += len(encoded)

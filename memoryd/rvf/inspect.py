@@ -10,8 +10,9 @@ import msgspec
 from memoryd.protocol.errors import Damaged
 from memoryd.rvf import format as rvf
 from memoryd.rvf.adjacency import unpack_adjacency
-from memoryd.rvf.reader import find_state
-from memoryd.rvf.records import SEALED, is_ours, unpack_body, unpack_head
+from memoryd.rvf.origin import unpack_origin
+from memoryd.rvf.reader import find_state, next_magic
+from memoryd.rvf.records import ORIGIN, SEALED, is_ours, unpack_body, unpack_head
 from memoryd.rvf.sealed import read_head
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ _NAMES: Final = {
     MEMBERSHIP: "MEMBERSHIP",
 }
 _METRICS: Final = ("l2", "inner product", "cosine")
-_SEARCHED: Final = 1 << 16  # bytes looked at in one go for the next segment behind bytes that are none
 _COW_HEAD: Final = struct.Struct("<4sHBBII16s32sIBIII")  # section 12 of docs/rvf-format.md
 _MEMBERSHIP_HEAD: Final = struct.Struct("<4sHBBQQ")
 
@@ -123,7 +123,7 @@ def _segments(file: File, state: State) -> Iterator[Segment]:
             name, number = _NAMES.get(header.type, f"0x{header.type:02X}"), header.id
             whole = rvf.HEADER_SIZE + header.length
         except ValueError as error:
-            name, number, whole = "-", None, _next_magic(file, at + 1) - at
+            name, number, whole = "-", None, next_magic(file, at + 1) - at
             is_sound, says = False, str(error)
         yield Segment(offset=at, bytes=whole, name=name, id=number, state=where, is_sound=is_sound, says=says)
         at += whole
@@ -140,17 +140,6 @@ def _look(header: SegmentHeader, payload: bytes) -> tuple[bool, str]:
         return True, _SAYS.get(header.type, _nothing)(payload)
     except (ValueError, struct.error) as error:
         return True, f"cannot be read: {error}"
-
-
-def _next_magic(file: File, at: int) -> int:
-    """Return where the next segment may begin, the end of the file when nowhere."""
-    size = file.size()
-    while at < size:
-        found = file.read(at, _SEARCHED).find(rvf.MAGIC)
-        if found >= 0:
-            return at + found
-        at += _SEARCHED - len(rvf.MAGIC) + 1
-    return size
 
 
 def _nothing(_: bytes) -> str:
@@ -175,6 +164,9 @@ def _records(payload: bytes) -> str:
         head, _ = read_head(memoryview(payload))
         codes = f"codes of {head.codebook[:12]}" if head.codebook else "no codes"
         return f"{head.count:,} sealed rows, generation {head.generation}, {codes}"
+    if codec == ORIGIN:
+        ancestor = unpack_origin(payload).ancestors[-1]
+        return f"branch of {ancestor.name}, which had {ancestor.rows:,} records of its own then"
     body = unpack_body(payload)
     return f"{len(body.records):,} records, generation {body.generation}, events up to {body.applied_seq}"
 

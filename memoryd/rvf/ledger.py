@@ -10,24 +10,26 @@ from dataclasses import dataclass, field
 from functools import reduce
 from itertools import zip_longest
 from operator import xor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
+import msgspec
 import numpy as np
 
 from memoryd.protocol.ids import BEFORE_ALL, Seq, TrajectoryId
 from memoryd.rvf import format as rvf
+from memoryd.rvf.origin import pack_origin
 from memoryd.rvf.records import Body, pack_body
-from memoryd.rvf.sealed import Rows, SealedPart, Span, pack_sealed
+from memoryd.rvf.sealed import Changes, Rows, SealedPart, Span, pack_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from memoryd.protocol.interfaces import Encoder, ModelInfo
-    from memoryd.rvf.format import Identity, Vectors
+    from memoryd.rvf.format import Identity, Ids
     from memoryd.rvf.history import Piece
+    from memoryd.rvf.origin import Origin
     from memoryd.rvf.reader import Entry
-    from memoryd.rvf.sealed import Changes
     from memoryd.rvf.snapshot import Snapshot
 
 # A segment is begun anew behind this much, far below what readers accept (section 9 of the format advises 64 MiB).
@@ -58,18 +60,24 @@ _ALIGNMENT: Final = 64
 _Line = tuple[int, int, int, int]  # of the directory: segment id, offset, payload length, type
 
 
+class Told(NamedTuple):
+    """An encoded trajectory, and when it became so, in microseconds since 1970."""
+
+    encoded: bytes
+    moment_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class Addition:
     """What is to be written: rows, and what becomes of trajectories, which are dropped before others are added.
 
-    `ids` ascend, and `records` and `vectors`, float32 [n, dim], belong to them one by one.
+    `deleted` says since when which rows are gone, in microseconds since 1970.
     """
 
-    ids: Sequence[int]
-    records: Sequence[bytes]
-    vectors: Vectors
-    trajectories: Mapping[TrajectoryId, bytes]
+    rows: Rows
+    trajectories: Mapping[TrajectoryId, Told] = field(default_factory=dict)
     dropped: Sequence[TrajectoryId] = ()
+    deleted: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,9 @@ class Ledger:
     """The state of a file between two commits.
 
     `others` are VEC segments that other programs wrote or moved. `held` counts the rows that have a vector, deleted ones
-    included; `deleted` are those of them that are no longer alive. `next_row` and `number`, of the next private segment, are never given back, so that no id comes
+    included; `deleted` are those of them that are no longer alive, and since when, in microseconds since 1970 (0: nobody
+    knows). The `origin` of a branch stands in the segment `root`; what it deleted of its ancestors is in `deleted` too, and
+    not in a manifest. What was deleted up to `erased_us` may be gone. `next_row` and `number`, of the next private segment, are never given back, so that no id comes
     to mean another row. `trajectory_sizes` are the encoded bytes of those that are kept. `graph` is the INDEX segment, and
     `linked_to` the last row in it, -1 without one.
     """
@@ -110,9 +120,12 @@ class Ledger:
     others: list[_Line] = field(default_factory=list)
     graph: _Line | None = None
     linked_to: int = -1
+    origin: Origin | None = None
+    root: _Line | None = None
+    erased_us: int = 0
     held: int = 0
     trajectory_sizes: dict[TrajectoryId, int] = field(default_factory=dict)
-    deleted: set[int] = field(default_factory=set)
+    deleted: dict[int, int] = field(default_factory=dict)
     manifest_size: int = 0
 
     @classmethod
@@ -128,7 +141,10 @@ class Ledger:
         dead += [_dead(part.rows[: part.count], manifest.deleted) for part in snapshot.parts if len(manifest.deleted)]
         highest = max((int(rows[-1]) for rows in (snapshot.held, manifest.deleted) if len(rows)), default=-1)
         highest = max([highest, *(part.head.last_row for part in snapshot.parts)])
-        graphs = [(entry.id, entry.offset, entry.length, entry.type) for entry in state.of_type(rvf.INDEX)]
+        graphs = [_line(entry) for entry in state.of_type(rvf.INDEX)]
+        first_row = history.origin.first_row if history.origin else 0
+        deleted = {row: moment for row, moment in history.deleted.items() if row < first_row}
+        deleted |= {row: history.deleted.get(row, 0) for rows in dead for row in rows.tolist()}
         # Old manifests and journals of other programs stay behind.
         return cls(
             model=history.model,
@@ -137,20 +153,19 @@ class Ledger:
             epoch=manifest.epoch,
             size=state.end,
             next_segment=max(entry.id for entry in (*state.entries, state.segment)) + 1,
-            next_row=max(history.next_row, highest + 1),
+            next_row=max(history.next_row, highest + 1, first_row),
             number=history.number + 1,
             applied_seq=history.applied_seq,
             units=units,
-            others=[
-                (entry.id, entry.offset, entry.length, entry.type)
-                for entry in by_offset.values()
-                if entry.offset not in listed
-            ],
+            others=[_line(entry) for entry in by_offset.values() if entry.offset not in listed],
             graph=graphs[-1] if graphs else None,
             linked_to=history.linked_to if graphs else -1,
+            origin=history.origin,
+            root=_line(history.root) if history.root else None,
+            erased_us=history.erased_us,
             held=manifest.held,
             trajectory_sizes=history.trajectory_sizes,
-            deleted={row for rows in dead for row in rows.tolist()},
+            deleted=deleted,
             manifest_size=state.segment.size,
         )
 
@@ -163,7 +178,23 @@ class Ledger:
             epoch=self.epoch,
             next_row=self.next_row,
             applied_seq=self.applied_seq,
+            origin=self.origin,
+            erased_us=self.erased_us,
         )
+
+    @property
+    def first_row(self) -> int:
+        """The first row that can stand in this file; those before are the ancestors' of a branch."""
+        return self.origin.first_row if self.origin else 0
+
+    def dead(self) -> Ids:
+        """Return the rows of this file that are not alive, uint64 [d], ascending."""
+        return np.array(sorted(row for row in self.deleted if row >= self.first_row), np.uint64)
+
+    def erase(self, rows: Iterable[int]) -> None:
+        """Take note that these deleted rows do not stand in the file any more."""
+        for row in rows:
+            self.erased_us = max(self.erased_us, self.deleted.pop(row, 0))
 
     @property
     def segments(self) -> int:
@@ -172,21 +203,29 @@ class Ledger:
 
     def commit(self, addition: Addition) -> Iterator[bytes]:
         """Yield the segments that hold all this, and enter them."""
-        trajectories = list(addition.trajectories.values())
+        rows, told = addition.rows, list(addition.trajectories.values())
         parts = zip_longest(
-            cuts(addition.records, self.max_rows), cuts(trajectories, len(trajectories)), fillvalue=slice(0)
+            cuts(rows.records, self.max_rows), cuts([one.encoded for one in told], len(told)), fillvalue=slice(0)
         )
-        dropped = list(addition.dropped)
-        for of_rows, of_trajectories in parts:
-            rows = Rows(
-                np.array(addition.ids[of_rows], np.uint64), addition.records[of_rows], addition.vectors[of_rows]
+        changes = Changes(
+            dropped=list(addition.dropped),
+            deleted=list(addition.deleted),
+            deleted_us=list(addition.deleted.values()),
+        )
+        for of_rows, of_told in parts:
+            changes = msgspec.structs.replace(
+                changes,
+                trajectories=[one.encoded for one in told[of_told]],
+                told_us=[one.moment_us for one in told[of_told]],
             )
-            yield from self._log(self.number, self.number, rows, dropped, trajectories[of_trajectories])
+            yield from self._log(self.number, self.number, rows[of_rows], changes)
             self.number += 1
-            dropped = []
+            changes = Changes()
+        if self.origin is not None and self.root is None:
+            yield self._begin(self.origin)
         for gone in addition.dropped:
             self.trajectory_sizes.pop(gone, None)
-        self.trajectory_sizes.update({each: len(encoded) for each, encoded in addition.trajectories.items()})
+        self.trajectory_sizes.update({each: len(one.encoded) for each, one in addition.trajectories.items()})
 
     def seal(self, rows: Rows, changes: Changes, encoder: Encoder | None) -> Iterator[bytes]:
         """Yield the segments that hold these rows for good, and enter them."""
@@ -247,7 +286,7 @@ class Ledger:
         if len(rows.ids) >= SEALED_ROWS:
             yield from self._sealed(first, number, rows, changes, encoder)
         else:
-            yield from self._log(first, number, rows, changes.dropped, changes.trajectories)
+            yield from self._log(first, number, rows, changes)
         self.units += later
 
     def manifest(self) -> bytes:
@@ -258,7 +297,7 @@ class Ledger:
             dim=self.model.dim,
             held=self.held,
             directory=np.array(self._lines(), rvf.ENTRY),
-            deleted=np.array(sorted(self.deleted), np.uint64),
+            deleted=self.dead(),
             identity=self.identity,
         )
         payload = rvf.pack_manifest(manifest)
@@ -307,12 +346,19 @@ class Ledger:
             self.graph, self.linked_to = None, -1
 
     def _lines(self) -> list[_Line]:
-        graph = [] if self.graph is None else [self.graph]
-        return [*self.others, *(line for unit in self.units for line in unit.lines), *graph]
+        alone = [line for line in (self.root, self.graph) if line is not None]
+        return [*self.others, *(line for unit in self.units for line in unit.lines), *alone]
 
-    def _log(
-        self, first: int, number: int, rows: Rows, dropped: Sequence[TrajectoryId], trajectories: Sequence[bytes]
-    ) -> Iterator[bytes]:
+    def _begin(self, origin: Origin) -> bytes:
+        """Return the segment that says where a branch came from, and enter it."""
+        payload = pack_origin(origin)
+        self.root = (self.next_segment, self.size, len(payload), rvf.PRIVATE)
+        segment = rvf.pack_segment(rvf.PRIVATE, self.next_segment, payload)
+        self.next_segment += 1
+        self.size += len(segment)
+        return segment
+
+    def _log(self, first: int, number: int, rows: Rows, changes: Changes) -> Iterator[bytes]:
         body = Body(
             generation=self.generation,
             first=first,
@@ -323,14 +369,19 @@ class Ledger:
             applied_seq=self.applied_seq,
             next_row=self.next_row,
             linked_to=self.linked_to,
+            erased_us=self.erased_us,
             rows=rows.ids.tolist(),
             records=list(rows.records),
-            dropped=list(dropped),
-            trajectories=list(trajectories),
+            added_us=rows.added_us.tolist(),
+            dropped=changes.dropped,
+            trajectories=changes.trajectories,
+            told_us=changes.told_us,
+            deleted=changes.deleted,
+            deleted_us=changes.deleted_us,
         )
         payload = pack_body(body)
         vec = rvf.pack_vec(rows.ids, rows.vectors) if len(rows.ids) else b""
-        yield from self._enter(first, number, payload, vec, body, sum(map(len, trajectories)))
+        yield from self._enter(first, number, payload, vec, body, sum(map(len, changes.trajectories)))
 
     def _sealed(
         self, first: int, number: int, rows: Rows, changes: Changes, encoder: Encoder | None
@@ -364,7 +415,7 @@ class Ledger:
 def _unit(piece: Piece, by_offset: Mapping[int, Entry]) -> Unit:
     """Return what the ledger keeps of a piece; without the vectors behind it when they were moved."""
     content, entry = piece.content, piece.entry
-    lines = [(entry.id, entry.offset, entry.length, entry.type)]
+    lines = [_line(entry)]
     vec = by_offset.get(entry.offset + entry.size)
     if isinstance(content, SealedPart):
         head = content.head
@@ -376,7 +427,7 @@ def _unit(piece: Piece, by_offset: Mapping[int, Entry]) -> Unit:
         # Another program may have put vectors of its own behind a commit.
         last_row, is_there = -1, rows > 0 and vec is not None and vec.id == entry.id + 1
     if is_there and vec is not None:
-        lines.append((vec.id, vec.offset, vec.length, vec.type))
+        lines.append(_line(vec))
     is_sealed = isinstance(content, SealedPart)
     return Unit(
         piece.first,
@@ -389,6 +440,10 @@ def _unit(piece: Piece, by_offset: Mapping[int, Entry]) -> Unit:
         last_row,
         tuple(lines),
     )
+
+
+def _line(entry: Entry) -> _Line:
+    return entry.id, entry.offset, entry.length, entry.type
 
 
 def _dead(held: rvf.Ids, deleted: rvf.Ids) -> rvf.Ids:

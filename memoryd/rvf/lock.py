@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from memoryd.files import Missing, NameTaken, host_name, is_running, process_id
 from memoryd.protocol.errors import DiskFull, Locked, StorageFault
+from memoryd.rvf.places import LOCK_SUFFIX, branch_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -120,6 +121,22 @@ class WriterLock:
             file.close()
 
 
+class Locks:
+    """Two locks that are held together: that of a user, and that of the branch that is written to."""
+
+    def __init__(self, user: WriterLock, branch: WriterLock) -> None:
+        self._locks = (branch, user)
+        self.was_abandoned = user.was_abandoned or branch.was_abandoned
+
+    def release(self) -> None:
+        for lock in self._locks:
+            lock.release()
+
+    def abandon(self) -> None:
+        for lock in self._locks:
+            lock.abandon()
+
+
 def _open(files: FileSystem, path: Path) -> tuple[File, bool]:
     """Return the open lock file, made if need be, and whether it was there.
 
@@ -148,7 +165,7 @@ def _take(file: File, path: Path, mine: LockOwner) -> bool:
 
 
 def _locked(path: Path, owner: LockOwner | None) -> Locked:
-    user = path.parent.name
+    user = branch_of(path.with_name(path.name.removesuffix(LOCK_SUFFIX)))[0].name
     if owner is None:
         return Locked(
             f"the memory of {user} is locked by another process", hint="stop the other process", path=path.name

@@ -15,6 +15,7 @@ import numpy as np
 
 from memoryd.protocol.errors import Damaged
 from memoryd.rvf import format as rvf
+from memoryd.rvf.places import branch_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # How far from the end a manifest is looked for, before the whole file is; the reference runtime has the same steps.
 _WINDOWS: Final = (1 << 16, 1 << 20, 1 << 24)
+
+_SEARCHED: Final = 1 << 16  # bytes looked at in one go for the next segment behind bytes that are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,11 @@ class State:
 
 def damaged(path: Path, offset: int, what: str) -> Damaged:
     """Return the error that says what is wrong at which byte, and how to learn more."""
-    name = "/".join(path.parts[-2:])
+    folder, _ = branch_of(path)
+    name = path.relative_to(folder.parent).as_posix()
     return Damaged(
         f"{what} in {name} at byte {offset}",
-        hint=f"memoryd verify {path.parent.name}",
+        hint=f"memoryd verify {folder.name}",
         path=name,
         offset=offset,
         what=what,
@@ -122,6 +126,17 @@ def read_rows(file: File, path: Path, state: State, segments: Sequence[Entry]) -
             raise damaged(path, entry.offset, "vector that is not finite")
         n += len(found)
     return _last_of_each(ids[:n], vectors[:n])
+
+
+def next_magic(file: File, at: int) -> int:
+    """Return where, from `at` on, the next segment may begin, the end of the file when nowhere."""
+    size = file.size()
+    while at < size:
+        found = file.read(at, _SEARCHED).find(rvf.MAGIC)
+        if found >= 0:
+            return at + found
+        at += _SEARCHED - len(rvf.MAGIC) + 1
+    return size
 
 
 def _backwards(data: bytes, limit: int) -> Iterator[int]:

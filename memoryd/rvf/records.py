@@ -1,6 +1,6 @@
 """Records, trajectories and the private segment (type 0xF0) in which a commit writes them.
 
-    0  magic "MEMD"    4  version u16 = 2    6  codec u8    7  mask u8    8  plain length u32    12  body
+    0  magic "MEMD"    4  version u16 = 3    6  codec u8    7  mask u8    8  plain length u32    12  body
 
 The body is a msgpack array, see `Body`, packed with Zstandard (codec 2; RFC 8878). User text must not be able to carry
 "SFVR", which would look like a segment to every reader that scans for a manifest: when the packed bytes hold it, each of
@@ -27,9 +27,10 @@ from memoryd.protocol.records import Attributes, MemoryRecord, Trajectory
 from memoryd.rvf import format as rvf
 
 MAGIC: Final = b"MEMD"  # part of the file format
-VERSION: Final = 2  # part of the file format
+VERSION: Final = 3  # part of the file format
 LOG: Final = 2  # part of the file format: a body
 SEALED: Final = 3  # part of the file format: see sealed.py
+ORIGIN: Final = 4  # part of the file format: see origin.py
 HEAD: Final = struct.Struct("<4sHBBI")  # part of the file format
 
 # A reader allocates no more than this for one body; a writer begins a new segment long before.
@@ -46,8 +47,10 @@ class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     It stands for the private segments `first` to `number`, which are the same unless several commits were folded.
     `others` counts the other private segments of the state this one was written into, and `census` is the XOR of their
     hashes. `rows[i]` is the row id whose vector belongs to `records[i]`. `next_row` is the smallest row id never used,
-    and `linked_to` the last one in the graph of the file, -1 without one.
-    `dropped` names trajectories that are gone; then `trajectories`, encoded like the records, replace earlier ones.
+    and `linked_to` the last one in the graph of the file, -1 without one. What was deleted up to `erased_us` may not stand
+    in the file any more. Moments are microseconds since 1970.
+    `added_us[i]` is when that was applied. `dropped` names trajectories that are gone; then
+    `trajectories`, encoded like the records and told at `told_us`, replace earlier ones. `deleted` are rows that are gone since `deleted_us`.
     """
 
     generation: int
@@ -59,10 +62,15 @@ class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     applied_seq: Seq
     next_row: int
     linked_to: int
+    erased_us: int
     rows: list[int]
     records: list[bytes]
+    added_us: list[int]
     dropped: list[TrajectoryId]
     trajectories: list[bytes]
+    told_us: list[int]
+    deleted: list[int]
+    deleted_us: list[int]
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -125,9 +133,9 @@ def is_ours(payload: bytes) -> bool:
     return payload.startswith(MAGIC)
 
 
-def is_sealed(head: bytes) -> bool:
-    """Whether the first bytes of a private segment say that it is one of ours with sealed rows."""
-    return len(head) >= HEAD.size and is_ours(head) and HEAD.unpack_from(head)[2] == SEALED
+def is_of(codec: int, head: bytes) -> bool:
+    """Whether the first bytes of a private segment say that it is one of ours, of this kind."""
+    return len(head) >= HEAD.size and is_ours(head) and HEAD.unpack_from(head)[2] == codec
 
 
 def unpack_head(payload: bytes) -> tuple[int, int, int]:
@@ -135,7 +143,7 @@ def unpack_head(payload: bytes) -> tuple[int, int, int]:
     if len(payload) < HEAD.size:
         raise ValueError("private segment cut short")
     _, version, codec, mask, length = HEAD.unpack_from(payload)
-    if version != VERSION or codec not in (LOG, SEALED):
+    if version != VERSION or codec not in (LOG, SEALED, ORIGIN):
         raise ValueError("private segment of an unknown version")
     return codec, mask, length
 
@@ -149,8 +157,11 @@ def unpack_body(payload: bytes) -> Body:
         body = _decoder.decode(unpack(masked(payload[HEAD.size :], mask), length))
     except UNREADABLE as error:
         raise ValueError(f"private segment cannot be decoded ({type(error).__name__})") from error
-    if len(body.rows) != len(body.records) or any(a >= b for a, b in zip(body.rows, body.rows[1:], strict=False)):
-        raise ValueError("rows and records of a private segment do not belong together")
+    lengths = [len(body.records), len(body.added_us)], [len(body.told_us)], [len(body.deleted_us)]
+    if lengths != ([len(body.rows)] * 2, [len(body.trajectories)], [len(body.deleted)]):
+        raise ValueError("columns of a private segment do not belong together")
+    if any(a >= b for a, b in zip(body.rows, body.rows[1:], strict=False)):
+        raise ValueError("rows of a private segment out of order")
     return body
 
 

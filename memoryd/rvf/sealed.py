@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,7 @@ from memoryd.rvf.records import (
     unpack,
     unpack_head,
 )
+from memoryd.rvf.sight import Sight
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +69,7 @@ _COLUMNS: Final[dict[str, DTypeLike]] = {
     "sums": "<u8",
     "keys": "<u8",  # two for each record: the halves of its id of 128 bits, the higher one first
     "time_us": "<i8",
+    "added_us": "<i8",
     "ends": "<u4",
     "session": "<u4",
     "kind": "u1",
@@ -108,10 +111,17 @@ class Head(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class Changes(msgspec.Struct, frozen=True, array_like=True):
-    """What became of trajectories in the commits a sealed segment stands for."""
+    """What else the commits say that a sealed segment stands for: see `Body`."""
 
-    dropped: list[TrajectoryId]
-    trajectories: list[bytes]
+    dropped: list[TrajectoryId] = []
+    trajectories: list[bytes] = []
+    told_us: list[int] = []
+    deleted: list[int] = []
+    deleted_us: list[int] = []
+
+    def __post_init__(self) -> None:
+        if (len(self.told_us), len(self.deleted_us)) != (len(self.trajectories), len(self.deleted)):
+            raise ValueError("changes without a moment")
 
 
 _head_decoder: Final = msgspec.msgpack.Decoder(Head)
@@ -120,11 +130,23 @@ _changes_decoder: Final = msgspec.msgpack.Decoder(Changes)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows to be sealed: ids uint64 [n], ascending; encoded records and vectors, float32 [n, dim], one by one."""
+    """Rows to be written: ids uint64 [n], ascending, encoded records, vectors, float32 [n, dim], and when they were added.
+
+    Moments are int64 [n], microseconds since 1970.
+    """
 
     ids: Ids
     records: Sequence[bytes]
     vectors: Vectors
+    added_us: NDArray[np.int64]
+
+    def __getitem__(self, chosen: slice) -> Rows:
+        return Rows(self.ids[chosen], self.records[chosen], self.vectors[chosen], self.added_us[chosen])
+
+    @classmethod
+    def none(cls, dim: int) -> Rows:
+        """Return no rows, of this dimension."""
+        return cls(rvf.NO_ROWS, [], np.empty((0, dim), np.float32), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +171,11 @@ def pack_sealed(span: Span, rows: Rows, vec_payload: bytes, changes: Changes, en
     parts = {
         "rows": rows.ids,
         "sums": [xxhash.xxh3_64_intdigest(vector) for vector in np.ascontiguousarray(rows.vectors, "<f4")],
+        "added_us": rows.added_us,
         **attributes,
     }
     blocks, texts = _texts(rows.records)
-    sections = [_column(values, _COLUMNS[name], slots) for name, values in parts.items()]
+    sections = [_column(parts[name], kind, slots) for name, kind in _COLUMNS.items()]
     sections.append(_codes(rows.vectors, slots, encoder))
     sections.append(_packed(changes))
     sections += [blocks, texts]
@@ -238,7 +261,7 @@ def _codes(vectors: Vectors, slots: int, encoder: Encoder | None) -> bytes:
 
 def _packed(changes: Changes) -> bytes:
     """Return the changes packed, behind their length; nothing when there are none."""
-    if not changes.dropped and not changes.trajectories:
+    if changes == Changes():
         return b""
     plain = msgspec.msgpack.encode(changes)
     return _SUM.pack(len(plain)) + pack(plain)
@@ -343,17 +366,28 @@ class SealedPart:
         self.dim = self.head.model.dim
         self.codebook = self.head.codebook
         self._is_checked = False
-        self._dead: Ids = rvf.NO_ROWS
+        self._sight = Sight()
 
-    def attach(self, vec: Entry, dead: Ids) -> None:
-        """Take the vectors from this segment; `dead`, uint64, are rows that are deleted. Raises Damaged."""
+    def attach(self, vec: Entry, sight: Sight) -> None:
+        """Take the vectors from this segment; rows that `sight` does not see are not alive. Raises Damaged."""
         width = rvf.row_dtype(self.dim).itemsize // 4
         self._vectors_at = vec.offset + rvf.HEADER_SIZE + rvf.VEC_HEAD_SIZE
         if self._vectors_at + 4 * width * self.count > vec.offset + vec.size:
             raise damaged(self._path, vec.offset, "vectors of sealed rows cut short")
         floats = np.frombuffer(self._mapping.data, "<f4", width * self.count, self._vectors_at)
         self._vectors = floats.reshape(self.count, width)[:, width - self.dim :]
-        self.vec, self._dead = vec, dead
+        self.vec = vec
+        self.look(sight)
+
+    def seen(self, sight: Sight) -> SealedPart:
+        """Return the same rows, of which others are alive."""
+        other = copy(self)
+        other.look(sight)
+        return other
+
+    def look(self, sight: Sight) -> None:
+        """Let only those rows be alive that `sight` sees."""
+        self._sight = sight
 
     def fetch(self) -> None:
         """Have the disk read what every search looks at, without waiting for it."""
@@ -365,9 +399,7 @@ class SealedPart:
 
     def alive(self) -> NDArray[np.bool_]:
         alive = np.zeros(self.slots, bool)
-        alive[: self.count] = True
-        if len(self._dead):
-            alive[: self.count] &= ~np.isin(self.rows[: self.count], self._dead)
+        alive[: self.count] = self._sight.sees(self.rows[: self.count], lambda: self.added_us[: self.count])
         return alive
 
     @property
@@ -396,6 +428,11 @@ class SealedPart:
         return self.column("time_us")
 
     @cached_property
+    def added_us(self) -> NDArray[np.int64]:
+        """When each row was added, int64 [slots], microseconds since 1970."""
+        return self.column("added_us")
+
+    @cached_property
     def session(self) -> NDArray[np.uint32]:
         return self.column("session")
 
@@ -415,7 +452,7 @@ class SealedPart:
         """Return what became of trajectories. Raises Damaged."""
         data = self._section("trajectories")
         if not data:
-            return Changes([], [])
+            return Changes()
         try:
             (length,) = _SUM.unpack_from(data)
             return _changes_decoder.decode(unpack(bytes(data[_SUM.size :]), length))
@@ -443,8 +480,9 @@ class SealedPart:
         return found
 
     def rows_of(self, records: Sequence[RecordId]) -> list[int]:
-        """Return the row ids of those of these records that stand here, deleted ones too."""
-        rows: list[int] = self.rows[self.find(records)].tolist()
+        """Return the row ids of those of these records that stand here alive."""
+        slots = self.find(records)
+        rows: list[int] = self.rows[slots[self.alive()[slots]]].tolist() if len(slots) else []
         return rows
 
     def records(self, slots: Slots | None = None) -> list[bytes]:

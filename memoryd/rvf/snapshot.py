@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,10 +18,13 @@ from memoryd.rvf import format as rvf
 from memoryd.rvf.history import read_history
 from memoryd.rvf.reader import damaged, find_state, read_rows
 from memoryd.rvf.records import UNREADABLE, attributes_of
+from memoryd.rvf.sight import Sight, dead_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from memoryd.files import File
     from memoryd.protocol.ids import RecordId
@@ -29,16 +32,18 @@ if TYPE_CHECKING:
     from memoryd.rvf.history import History
     from memoryd.rvf.reader import Entry, State
     from memoryd.rvf.sealed import SealedPart
+    from memoryd.rvf.sight import Moments
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that is committed.
 
-    `parts` are the sealed rows, by ascending row. `held` uint64 [m], ascending: every other row that has a vector,
-    deleted or not. `rows` uint64 [n], ascending: the live ones among those, to which `ids`, `records` and `vectors`,
-    float32 [n, dim], belong one by one. `recorded` uint64 [r], ascending: every row that has a record and is not in
-    `parts`. `is_moved` says that another program has moved vectors of sealed rows, which are in no part then.
+    `parts` are the sealed rows, by ascending row. `held` uint64 [m], ascending: every other row that has a vector. `rows`
+    uint64 [n], ascending: those of them that have a record, deleted ones too, to which `ids`, `records`, `vectors`,
+    float32 [n, dim], and `added_us`, int64 [n], belong one by one. `recorded` uint64 [r], ascending: every row that has a
+    record and is not in `parts`. `is_moved` says that another program has moved vectors of sealed rows, which are in no
+    part then.
     """
 
     state: State
@@ -49,13 +54,37 @@ class Snapshot:
     ids: list[RecordId]
     records: list[bytes]
     vectors: Vectors
+    added_us: Moments
     recorded: Ids
     is_moved: bool
 
-    def contents(self) -> Contents:
+    @property
+    def sight(self) -> Sight:
+        """Everything that is alive now."""
+        return Sight(self.state.manifest.deleted)
+
+    def sight_at(self, moment_us: int) -> Sight:
+        """Return what was alive at a moment, as far as it still stands in the file."""
+        return Sight(dead_by(self.state.manifest.deleted, self.history.deleted, moment_us), until_us=moment_us)
+
+    def live(self, sight: Sight) -> NDArray[np.int64]:
+        """Return the places in `rows` of what `sight` sees."""
+        return np.flatnonzero(sight.sees(self.rows, lambda: self.added_us))
+
+    def count(self, sight: Sight) -> int:
+        """Return how many rows `sight` sees."""
+        return len(self.live(sight)) + sum(int(np.count_nonzero(part.seen(sight).alive())) for part in self.parts)
+
+    def contents(self, sight: Sight | None = None) -> Contents:
+        """Return what `sight` sees; what is alive now if there is none."""
         history = self.history
+        live = self.live(sight or self.sight)
         return Contents(
-            self.parts, self.vectors, self.records, list(history.trajectories.values()), history.applied_seq
+            self.parts if sight is None else [part.seen(sight) for part in self.parts],
+            self.vectors if len(live) == len(self.rows) else self.vectors[live],
+            [self.records[place] for place in live],
+            list(history.trajectories.values()),
+            history.applied_seq,
         )
 
 
@@ -67,14 +96,14 @@ def read_snapshot(file: File, path: Path, known: Sequence[SealedPart] = ()) -> S
     state = find_state(file, path)
     history = read_history(file, path, state, known)
     by_offset = {entry.offset: entry for entry in state.of_type(rvf.VEC)}
-    dead = state.manifest.deleted
+    sight = Sight(state.manifest.deleted)
     lowest, is_moved = -1, False
     for part in history.parts:
         vec = by_offset.get(part.private.offset + part.private.size)
         if vec is None or not _holds(file, vec, part) or part.head.first_row <= lowest:
             is_moved = True
             break
-        part.attach(vec, dead)
+        part.attach(vec, sight)
         lowest = part.head.last_row
     parts = [] if is_moved else history.parts
     claimed = {part.vec.offset for part in parts if part.vec is not None}
@@ -86,21 +115,22 @@ def read_snapshot(file: File, path: Path, known: Sequence[SealedPart] = ()) -> S
         raise damaged(path, state.segment.offset, "manifest counts other rows than there are")
     for part in parts:
         part.fetch()
-    rows, ids, records = _recorded(history, path, is_moved=is_moved)
-    is_live = np.isin(rows, held) & ~np.isin(rows, dead)
-    live = rows[is_live]
-    if not np.array_equal(live, held):
-        vectors = vectors[np.searchsorted(held, live)]
+    recorded = _recorded(history, path, is_moved=is_moved)
+    has_vector = np.isin(recorded.rows, held)
+    rows = recorded.rows[has_vector]
+    if not np.array_equal(rows, held):
+        vectors = vectors[np.searchsorted(held, rows)]
     return Snapshot(
         state,
         history,
         parts,
         held,
-        live,
-        list(compress(ids, is_live)),
-        list(compress(records, is_live)),
-        vectors,
         rows,
+        list(compress(recorded.ids, has_vector)),
+        list(compress(recorded.records, has_vector)),
+        vectors,
+        recorded.added_us[has_vector],
+        recorded.rows,
         is_moved,
     )
 
@@ -114,15 +144,26 @@ def _holds(file: File, vec: Entry, part: SealedPart) -> bool:
     return (header.type, header.length, header.hash) == (rvf.VEC, vec.length, part.head.vec_hash)
 
 
-def _recorded(history: History, path: Path, *, is_moved: bool) -> tuple[Ids, list[RecordId], list[bytes]]:
+class _Recorded(NamedTuple):
+    rows: Ids
+    ids: list[RecordId]
+    records: list[bytes]
+    added_us: Moments
+
+
+def _recorded(history: History, path: Path, *, is_moved: bool) -> _Recorded:
     """Return the rows that have a record and are not mapped, ascending, with their records. Raises Damaged."""
-    rows, ids, records = [np.array(history.rows, np.uint64)], history.ids, history.records
-    if is_moved:
-        rows = [*(part.rows[: part.count] for part in history.parts), *rows]
-        moved = [(part, record) for part in history.parts for record in part.records()]
-        ids = [*(_id(part, record, path) for part, record in moved), *ids]
-        records = [*(record for _, record in moved), *records]
-    return np.concatenate(rows), ids, records
+    rows, added_us = np.array(history.rows, np.uint64), np.array(history.added_us, np.int64)
+    if not is_moved:
+        return _Recorded(rows, history.ids, history.records, added_us)
+    parts = history.parts
+    moved = [(part, record) for part in parts for record in part.records()]
+    return _Recorded(
+        np.concatenate([*(part.rows[: part.count] for part in parts), rows]),
+        [*(_id(part, record, path) for part, record in moved), *history.ids],
+        [*(record for _, record in moved), *history.records],
+        np.concatenate([*(part.added_us[: part.count] for part in parts), added_us]),
+    )
 
 
 def _id(part: SealedPart, record: bytes, path: Path) -> RecordId:

@@ -1,39 +1,58 @@
-"""All users' memories on disk: one folder for each user, and in it `memory.rvf`."""
+"""All users' memories on disk: one folder for each user, and in it `memory.rvf` and its branches."""
 
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-from memoryd.protocol.errors import Damaged, InvalidMessage
-from memoryd.protocol.ids import user_id
-from memoryd.protocol.interfaces import Opened
+from memoryd.files import Missing, replace_file
+from memoryd.protocol.errors import Damaged, InvalidMessage, NotFound, StorageFault
+from memoryd.protocol.ids import MAIN, BranchName, branch_name, user_id
+from memoryd.protocol.interfaces import Batch, BranchStatus, Looked, Opened
+from memoryd.protocol.records import microseconds
 from memoryd.rvf import verify
-from memoryd.rvf.file import RvfMemoryFile
-from memoryd.rvf.lock import WriterLock
+from memoryd.rvf.branching import begun, difference, first_commit
+from memoryd.rvf.file import RvfMemoryFile, require_model
+from memoryd.rvf.format import Identity
+from memoryd.rvf.lineage import read_lineage
+from memoryd.rvf.lock import Locks, WriterLock
+from memoryd.rvf.places import FILE_NAME, HEAD_NAME, LOCK_SUFFIX, branch_names, branch_path, lock_path
 from memoryd.rvf.records import UNREADABLE, decode_record, encode_record
+from memoryd.rvf.rewriting import TEMPORARY_SUFFIX, Retention
+from memoryd.rvf.sight import Sight
+from memoryd.rvf.traces import scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from memoryd.clock import Clock
     from memoryd.files import FileSystem
-    from memoryd.protocol.ids import UserId
-    from memoryd.protocol.interfaces import Contents, Encoder, Finding, MemoryIndex, ModelInfo
+    from memoryd.protocol.ids import Seq, UserId
+    from memoryd.protocol.interfaces import (
+        Contents,
+        Difference,
+        Encoder,
+        Erasure,
+        Finding,
+        MemoryIndex,
+        ModelInfo,
+        Scan,
+        Vectors,
+    )
     from memoryd.protocol.records import MemoryRecord
+    from memoryd.rvf.lineage import Lineage
     from memoryd.rvf.rewriting import Link
-
-FILE_NAME: Final = "memory.rvf"
-LOCK_NAME: Final = "memory.rvf.lock"
 
 
 class RvfMemoryStore:
     """A `MemoryStore` below the folder `root`.
 
     `make_index` builds the searchable half from what a file holds; `encoder` makes the codes it reads there, and
-    `link` the graph for other programs. `random_bytes` makes the names of files and
-    writers.
+    `link` the graph for other programs. What is deleted can be looked back at for `history_s` seconds. `random_bytes` makes
+    the names of files and writers. `beside` are other files that may hold what a memory was made of.
     """
 
     def __init__(
@@ -46,6 +65,8 @@ class RvfMemoryStore:
         encoder: Encoder | None = None,
         link: Link | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        history_s: float = 0.0,
+        beside: Sequence[Path] = (),
     ) -> None:
         self._root = root
         self._model = model
@@ -55,6 +76,8 @@ class RvfMemoryStore:
         self._encoder = encoder
         self._link = link
         self._random_bytes = random_bytes
+        self._history_s = history_s
+        self._beside = beside
 
     def users(self) -> Iterator[UserId]:
         """Yield every user that has a file, by name."""
@@ -67,18 +90,26 @@ class RvfMemoryStore:
                 yield user
 
     def exists(self, user: UserId) -> bool:
-        return self._files.exists(self._path(user))
+        return self._files.exists(self._folder(user) / FILE_NAME)
 
     def open(self, user: UserId) -> Opened:
-        """Take the user's writer lock and open the file, which is made by its first commit.
+        """Take the user's writer lock and open the file of the branch in use; a new user's is made by its first commit.
 
         Raises Locked, Damaged, ModelMismatch, ReadOnly or another StorageFault; then the lock is free again.
         """
-        path = self._path(user)
-        lock = self._lock(user)
+        return self._open(user, None)
+
+    def _open(self, user: UserId, branch: BranchName | None) -> Opened:
+        lock: WriterLock | Locks = (of_user := self._lock(self._folder(user) / FILE_NAME))
         try:
+            if branch is None:
+                branch = self.current(user)
+            path = self._path(user, branch)
+            if branch != MAIN:  # other programs know only the lock of the file they write to
+                lock = Locks(of_user, self._lock(self._existing(user, branch)))
+            retention = Retention(self._history_s, partial(self._pins, user, branch), self._now_us)
             file, contents = RvfMemoryFile.open(
-                self._files, path, self._model, lock, self._random_bytes(16), self._encoder, self._link
+                self._files, path, self._model, lock, self._random_bytes(16), self._encoder, self._link, retention
             )
         except BaseException:
             lock.abandon()
@@ -88,23 +119,24 @@ class RvfMemoryStore:
         except BaseException:
             file.close()
             raise
-        return Opened(file, index, contents.trajectories, contents.applied_seq)
+        return Opened(file, index, contents.trajectories, contents.applied_seq, branch)
 
     def erase(self, user: UserId) -> None:
         """Remove everything of a user whose file is closed. Raises Locked while it is open.
 
         The memory file goes last: after a crash the user is either whole, or still there to be erased again.
         """
-        folder = self._path(user).parent
+        folder = self._folder(user)
         if not self._files.exists(folder):
             return
-        lock = self._lock(user)
+        path = folder / FILE_NAME
+        lock = self._lock(path)
         try:
-            last = (FILE_NAME, LOCK_NAME)
+            last = (FILE_NAME, lock_path(path).name)
             for name in self._files.list(folder):
                 if name not in last:
                     self._files.remove_tree(folder / name)
-            self._files.unlink(folder / FILE_NAME)
+            self._files.unlink(path)
             self._files.sync_folder(folder)
         finally:
             lock.release()
@@ -112,13 +144,17 @@ class RvfMemoryStore:
         self._files.sync_folder(self._root)
 
     def verify(self, user: UserId) -> Sequence[Finding]:
-        """Read every byte of the user's file and return what is wrong with it; takes no lock, writes nothing."""
-        path = self._path(user)
-        file = self._files.open(path, writable=False)
-        try:
-            return list(verify.findings(file, path, self._model))
-        finally:
-            file.close()
+        """Read every byte of the user's files and return what is wrong with them; takes no lock, writes nothing."""
+        found: list[Finding] = []
+        for branch in branch_names(self._files, self._folder(user)) or [MAIN]:
+            path = self._path(user, branch)
+            file = self._files.open(path, writable=False)
+            try:
+                wrong = list(verify.findings(file, path, self._model)) or list(verify.ancestry(self._files, path))
+            finally:
+                file.close()
+            found += [replace(one, file=path.relative_to(self._folder(user)).as_posix()) for one in wrong]
+        return found
 
     def encode(self, record: MemoryRecord) -> bytes:
         return encode_record(record)
@@ -131,10 +167,179 @@ class RvfMemoryStore:
                 "a record cannot be decoded", hint="memoryd verify, and restore the file from a copy"
             ) from error
 
-    def _lock(self, user: UserId) -> WriterLock:
-        path = self._path(user).with_name(LOCK_NAME)
-        return WriterLock.acquire(self._files, path, self._clock.now(), self._random_bytes(9))
+    # --- branches ---
 
-    def _path(self, user: UserId) -> Path:
+    def current(self, user: UserId) -> BranchName:
+        """Return the branch that is written to. Raises Damaged or another StorageFault."""
+        try:
+            file = self._files.open(self._folder(user) / HEAD_NAME, writable=False)
+        except Missing:
+            return MAIN
+        try:
+            return branch_name(file.read(0, file.size()).decode(errors="replace").strip())
+        except InvalidMessage as error:
+            raise Damaged(
+                f"{user}/{HEAD_NAME} names no branch", hint="write the name of a branch into it, or remove it"
+            ) from error
+        finally:
+            file.close()
+
+    def has_branches(self, user: UserId) -> bool:
+        """Whether there is more than the main line; quick."""
+        return len(branch_names(self._files, self._folder(user))) > 1
+
+    def branches(self, user: UserId) -> Sequence[BranchStatus]:
+        """Return the branches of a user, the main line first. Raises Damaged or another StorageFault."""
+        current, found = self.current(user), []
+        for name in branch_names(self._files, self._folder(user)):
+            lineage = read_lineage(self._files, self._path(user, name))
+            origin, own = lineage.origin, lineage.own
+            found.append(
+                BranchStatus(
+                    name=BranchName(name),
+                    parent=BranchName(origin.ancestors[-1].name) if origin else None,
+                    created_us=origin.created_us if origin else None,
+                    is_current=name == current,
+                    records=sum(snapshot.count(sight) for snapshot, sight in lineage.seen()),
+                    own_records=own.count(own.sight),
+                    file_bytes=own.state.end,
+                )
+            )
+        return found
+
+    def branch(self, user: UserId, name: BranchName, of: BranchName) -> None:
+        """Begin a branch of what is committed to `of`. Raises InvalidMessage, NotFound or StorageFault."""
+        path = self._path(user, name)
+        if name == MAIN or self._files.exists(path):
+            raise InvalidMessage("this branch is there already", field="branch", hint="choose another name")
+        lineage = read_lineage(self._files, self._existing(user, of))
+        ledger = begun(lineage, of, Identity(self._random_bytes(16)), self._now_us())
+        self._files.make_folder(path.parent)
+        self._replace(path, first_commit(ledger, lineage))
+        self._files.sync_folder(self._folder(user))
+
+    def switch(self, user: UserId, name: BranchName, applied_seq: Seq) -> None:
+        """Write to the branch `name` from the next opening on; it has applied the events up to `applied_seq` then.
+
+        Raises NotFound, Locked while the user is open, or another StorageFault.
+        """
+        before = self.current(user)
+        self._point(user, self._name(user, name))
+        try:
+            opened = self.open(user)
+            try:
+                opened.file.commit(Batch(applied_seq=applied_seq))
+            finally:
+                opened.file.close()
+        except BaseException:
+            self._point(user, before)
+            raise
+
+    def drop(self, user: UserId, name: BranchName) -> None:
+        """Remove a branch and what only it holds. Raises InvalidMessage, NotFound or StorageFault."""
+        path = self._existing(user, name)
+        if name in (MAIN, self.current(user)):
+            raise InvalidMessage("this branch is in use", field="branch", hint="switch to another one first")
+        heirs = [
+            heir for heir, lineage in self._others(user, name) if any(one.name == name for one, _ in lineage.chain())
+        ]
+        if heirs:
+            hint = f"drop or merge these first, which come from it: {', '.join(heirs)}"
+            raise InvalidMessage("other branches come from this one", field="branch", hint=hint)
+        self._files.unlink(path)
+        self._files.sync_folder(path.parent)
+
+    def look(self, user: UserId, name: BranchName, moment_us: int | None = None) -> Looked:
+        """Read what a branch holds, or held at an earlier moment. Raises NotFound or StorageFault."""
+        lineage = read_lineage(self._files, self._existing(user, name))
+        require_model(lineage.own.history.model, self._model, user)
+        contents = lineage.contents(moment_us)
+        has_lost = moment_us is not None and lineage.has_lost(moment_us)
+        return Looked(self._make_index(contents), contents.trajectories, has_lost=has_lost)
+
+    def compare(self, user: UserId, name: BranchName, other: BranchName) -> Difference:
+        """Return what `name` holds and `other` does not, and what happened on `name` since they parted.
+
+        Raises NotFound or StorageFault.
+        """
+        mine, theirs = (read_lineage(self._files, self._existing(user, each)) for each in (name, other))
+        return difference(mine, name, theirs, other)
+
+    def erase_from(self, user: UserId, branches: Mapping[BranchName, Erasure], moment_us: int) -> None:
+        """Delete from these branches, and rewrite their files without it. Raises Locked or another StorageFault.
+
+        The youngest go first: what a branch has deleted is not kept for it in the files of its ancestors.
+        """
+        for name in sorted(branches, key=lambda name: self._depth(user, name), reverse=True):
+            erasure = branches[name]
+            opened = self._open(user, name)
+            try:
+                opened.file.commit(Batch(deleted=erasure.records, dropped=erasure.trajectories, moment_us=moment_us))
+                opened.file.compact(erases=True)
+            finally:
+                opened.file.close()
+
+    def scan(self, user: UserId, records: Sequence[MemoryRecord], vectors: Vectors) -> Scan:
+        """Look through all files that may hold something of these records and of their vectors, float32 [n, dim].
+
+        Raises StorageFault.
+        """
+        folder = self._folder(user)
+        places = [folder, branch_path(folder, "any").parent]
+        paths = [place / name for place in places for name in self._files.list(place)]
+        paths = [path for path in paths if path.suffix not in ("", LOCK_SUFFIX)]
+        beside = [path for path in self._beside if self._files.exists(path)]
+        return scan(self._files, self._root, [*paths, *beside], records, vectors)
+
+    def _depth(self, user: UserId, name: str) -> int:
+        return sum(1 for _ in read_lineage(self._files, self._existing(user, name)).chain())
+
+    def _pins(self, user: UserId, name: str) -> list[Sight]:
+        """Return what other branches see of the file of `name`; everything, when one of them cannot be read."""
+        try:
+            return [
+                sight
+                for _, lineage in self._others(user, name)
+                for (ancestor, _), (_, sight) in zip(lineage.chain(), lineage.inherited(), strict=True)
+                if ancestor.name == name
+            ]
+        except StorageFault:
+            return [Sight()]
+
+    def _others(self, user: UserId, name: str) -> Iterator[tuple[str, Lineage]]:
+        for other in branch_names(self._files, self._folder(user)):
+            if other not in (MAIN, name):
+                yield other, read_lineage(self._files, self._path(user, other))
+
+    def _point(self, user: UserId, name: BranchName) -> None:
+        """Let HEAD name this branch."""
+        self._replace(self._folder(user) / HEAD_NAME, iter([f"{name}\n".encode()]))
+
+    def _replace(self, path: Path, parts: Iterator[bytes]) -> None:
+        temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+        self._files.unlink(temporary)  # of one that was begun and not finished
+        replace_file(self._files, path, temporary, parts).close()
+
+    def _name(self, user: UserId, name: BranchName) -> BranchName:
+        """Return the name of a branch that is there. Raises NotFound."""
+        self._existing(user, name)
+        return name
+
+    def _existing(self, user: UserId, name: str) -> Path:
+        path = self._path(user, name)
+        if not self._files.exists(path):
+            raise NotFound(f"no branch {name}", field="branch", hint="memoryd branch list names them")
+        return path
+
+    def _now_us(self) -> int:
+        return microseconds(self._clock.now())
+
+    def _lock(self, path: Path) -> WriterLock:
+        return WriterLock.acquire(self._files, lock_path(path), self._clock.now(), self._random_bytes(9))
+
+    def _path(self, user: UserId, branch: str) -> Path:
+        return branch_path(self._folder(user), branch_name(branch))
+
+    def _folder(self, user: UserId) -> Path:
         # A UserId is safe as a part of a path; one that was not made by `user_id` is refused here.
-        return self._root / user_id(user) / FILE_NAME
+        return self._root / user_id(user)

@@ -11,6 +11,7 @@ from memoryd.protocol.interfaces import Finding
 from memoryd.rvf import format as rvf
 from memoryd.rvf.adjacency import unpack_adjacency
 from memoryd.rvf.file import UNIT_TOLERANCE, require_model
+from memoryd.rvf.lineage import read_lineage
 from memoryd.rvf.reader import find_state, read_segment
 from memoryd.rvf.records import UNREADABLE, decode_record
 from memoryd.rvf.sealed import agrees
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from memoryd.files import File
+    from memoryd.files import File, FileSystem
     from memoryd.protocol.interfaces import ModelInfo
     from memoryd.rvf.format import Vectors
     from memoryd.rvf.reader import State
@@ -43,6 +44,21 @@ def findings(file: File, path: Path, model: ModelInfo) -> Iterator[Finding]:
     yield from broken
     if not broken:
         yield from _agreement(file, path, state, model)
+
+
+def ancestry(files: FileSystem, path: Path) -> Iterator[Finding]:
+    """Yield what is wrong between a branch and its ancestors; nothing for the main line."""
+    try:
+        lineage = read_lineage(files, path)
+    except StorageFault as error:
+        yield _finding(error)
+        return
+    removed, first_row = lineage.removed(), 0
+    for (ancestor, _), (snapshot, sight) in zip(lineage.chain(), lineage.inherited(), strict=True):
+        erased = np.count_nonzero((removed >= first_row) & (removed < ancestor.below))
+        if lost := ancestor.rows - int(erased) - snapshot.count(sight):
+            yield Finding(f"{lost} memories that {ancestor.name} should still hold are not there", 0, _RESTORE)
+        first_row = ancestor.below
 
 
 def _around(file: File, state: State) -> Iterator[Finding]:

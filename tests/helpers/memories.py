@@ -86,10 +86,15 @@ def body(**fields: object) -> Body:
         applied_seq=Seq(3),
         next_row=10,
         linked_to=-1,
+        erased_us=0,
         rows=[],
         records=[],
+        added_us=[],
         dropped=[],
         trajectories=[],
+        told_us=[],
+        deleted=[],
+        deleted_us=[],
     )
     return msgspec.structs.replace(empty, **fields)
 

@@ -23,6 +23,8 @@ from tests.helpers.memories import MODEL, record, trajectory, units
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from memoryd.protocol.records import Trajectory
+
 PATH = Path("/data/alice/memory.rvf")
 
 
@@ -36,16 +38,26 @@ def body(number: int, before: Sequence[bytes], fields: dict[str, object]) -> byt
 
 
 def rows(*numbers: int) -> dict[str, object]:
-    return {"rows": list(numbers), "records": [encode_record(record(number)) for number in numbers]}
+    records = [encode_record(record(number)) for number in numbers]
+    return {"rows": list(numbers), "records": records, "added_us": [7 * number for number in numbers]}
+
+
+def told_of(*trajectories: Trajectory) -> dict[str, object]:
+    return {"trajectories": [encode_trajectory(each) for each in trajectories], "told_us": [5] * len(trajectories)}
 
 
 def sealed(
     first: int, number: int, numbers: Sequence[int], changes: Changes | None = None, generation: int = 1
 ) -> bytes:
     """Return the private segment of sealed rows, which stands for the segments `first` to `number`."""
-    found = Rows(np.array(numbers, np.uint64), [encode_record(record(n)) for n in numbers], units(len(numbers)))
+    found = Rows(
+        np.array(numbers, np.uint64),
+        [encode_record(record(n)) for n in numbers],
+        units(len(numbers)),
+        np.full(len(numbers), 7),
+    )
     place = Span(generation, first, number, MODEL)
-    return pack_sealed(place, found, rvf.pack_vec(found.ids, found.vectors), changes or Changes([], []), None)
+    return pack_sealed(place, found, rvf.pack_vec(found.ids, found.vectors), changes or Changes(), None)
 
 
 def told(*commits: dict[str, object]) -> list[bytes]:
@@ -72,9 +84,9 @@ def history(payloads: Iterable[bytes]) -> History:
 def test_commits_tell_one_story_in_whatever_order_their_segments_stand() -> None:
     first, last = trajectory(1), trajectory(1, quality=1.0)
     payloads = told(
-        rows(1, 3) | {"trajectories": [encode_trajectory(first), encode_trajectory(trajectory(2))]},
+        rows(1, 3) | told_of(first, trajectory(2)),
         rows(4),
-        rows(5) | {"trajectories": [encode_trajectory(last)], "dropped": ["run 2"], "applied_seq": 9},
+        rows(5) | told_of(last) | {"dropped": ["run 2"], "applied_seq": 9},
     )
 
     for order in itertools.permutations(payloads):
@@ -91,8 +103,8 @@ def test_commits_tell_one_story_in_whatever_order_their_segments_stand() -> None
 
 def test_sealed_rows_stand_before_the_commits_behind_them_and_tell_of_trajectories() -> None:
     run = encode_trajectory(trajectory(1))
-    old = sealed(0, 6, [1, 2, 3], Changes([], [run, encode_trajectory(trajectory(2))]))
-    new = sealed(7, 8, [5, 6], Changes([trajectory(1).id], []))
+    old = sealed(0, 6, [1, 2, 3], Changes([], [run, encode_trajectory(trajectory(2))], [5, 5]))
+    new = sealed(7, 8, [5, 6], Changes([trajectory(1).id]))
     last = body(9, [old, new], rows(7))
 
     for order in itertools.permutations((old, new, last)):
@@ -166,14 +178,16 @@ def test_row_ids_that_were_given_before_or_are_beyond_the_next_show(second: dict
         history(told(rows(2, 3), second))
 
 
-@pytest.mark.parametrize("fields", [{"rows": [1], "records": [b"\xc1"]}, {"trajectories": [b"\xc1"]}])
+@pytest.mark.parametrize(
+    "fields", [{"rows": [1], "records": [b"\xc1"], "added_us": [0]}, {"trajectories": [b"\xc1"], "told_us": [0]}]
+)
 def test_what_cannot_be_decoded_is_damage(fields: dict[str, object]) -> None:
     with pytest.raises(Damaged, match=r"cannot be decoded in alice/memory\.rvf at byte 0"):
         history(told(fields))
 
 
 @pytest.mark.parametrize(
-    "payload", [b"MEMD", b"MEMD\x02\x00\x03\x00\x00\x00\x00", b"MEMD\x02\x00\x03\x00\xff\xff\xff\xff"]
+    "payload", [b"MEMD", b"MEMD\x03\x00\x03\x00\x00\x00\x00", b"MEMD\x03\x00\x03\x00\xff\xff\xff\xff"]
 )
 def test_a_segment_of_ours_that_is_not_whole_is_damage(payload: bytes) -> None:
     with pytest.raises(Damaged, match="cut short"):

@@ -12,14 +12,15 @@ from memoryd.protocol.records import microseconds
 from memoryd.rvf import format as rvf
 from memoryd.rvf import records
 from memoryd.rvf.records import (
+    SEALED,
     Body,
     attributes_of,
     decode_record,
     decode_trajectory,
     encode_record,
     encode_trajectory,
+    is_of,
     is_ours,
-    is_sealed,
     mask_for,
     masked,
     pack,
@@ -49,6 +50,7 @@ def test_a_body_survives_a_round_trip(texts: list[bytes], seq: int, place: tuple
         census=census,
         rows=list(range(len(texts))),
         records=texts,
+        added_us=[*range(len(texts))],
         applied_seq=Seq(seq),
     )
 
@@ -56,13 +58,15 @@ def test_a_body_survives_a_round_trip(texts: list[bytes], seq: int, place: tuple
 
     assert unpack_body(payload) == written
     assert is_ours(payload)
-    assert not is_sealed(payload)
+    assert not is_of(SEALED, payload)
     assert rvf.MAGIC not in payload
 
 
 def tricky(*hidden: bytes) -> Body:
     """Return a body whose packed form holds `hidden` as it is."""
-    found = body(rows=[1], records=[b"".join([INCOMPRESSIBLE[:200_000], *hidden, INCOMPRESSIBLE[200_000:]])])
+    found = body(
+        rows=[1], added_us=[0], records=[b"".join([INCOMPRESSIBLE[:200_000], *hidden, INCOMPRESSIBLE[200_000:]])]
+    )
     packed = pack(msgspec.msgpack.encode(found))
     assert all(each in packed for each in hidden)
     return found
@@ -142,7 +146,7 @@ def test_a_trajectory_comes_back_and_its_id_is_read_without_the_rest() -> None:
     ],
 )
 def test_a_private_segment_that_is_not_whole_is_refused(change, reason: str) -> None:
-    payload = pack_body(body(rows=[1], records=[b"text"]))
+    payload = pack_body(body(rows=[1], added_us=[0], records=[b"text"]))
 
     with pytest.raises(ValueError, match=reason):
         unpack_body(change(payload))

@@ -17,7 +17,7 @@ from memoryd.rvf import format as rvf
 from memoryd.rvf import ledger, rewriting
 from memoryd.rvf.adjacency import unpack_adjacency
 from memoryd.rvf.reader import find_state, read_segment
-from memoryd.rvf.records import decode_record, is_sealed
+from memoryd.rvf.records import SEALED, decode_record, is_of
 from memoryd.rvf.rewriting import TEMPORARY_SUFFIX
 from memoryd.rvf.snapshot import read_snapshot
 from memoryd.rvf.store import RvfMemoryStore
@@ -991,7 +991,7 @@ def lines_of(disk: FaultDisk) -> list[tuple[Line, bool]]:
     """Return the private segments that are listed, and whether they are sealed."""
     file = disk.open(FILE, writable=False)
     state = find_state(file, FILE)
-    return [(line, is_sealed(read_segment(file, FILE, line)[:12])) for line in state.of_type(rvf.PRIVATE)]
+    return [(line, is_of(SEALED, read_segment(file, FILE, line)[:12])) for line in state.of_type(rvf.PRIVATE)]
 
 
 @pytest.mark.usefixtures("small")

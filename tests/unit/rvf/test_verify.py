@@ -120,6 +120,7 @@ def test_segments_of_an_older_generation_and_records_nobody_can_read_are_named()
             applied_seq=0,
             next_row=1,
             rows=[0],
+            added_us=[0],
             records=[encode_record(record(1)).replace(b"text", b"tex?")],
         ),
     ]
@@ -169,7 +170,7 @@ def test_a_sound_file_with_sealed_rows_has_no_findings() -> None:
     assert said(sealed()[0]) == []
 
 
-@pytest.mark.parametrize("section", [*range(8), 10, 11])  # there are no codes, and no trajectories
+@pytest.mark.parametrize("section", [*range(9), 11, 12])  # there are no codes, and no trajectories
 def test_a_changed_byte_in_sealed_rows_is_found_in_whatever_section_it_is(section: int) -> None:
     disk, part, start = sealed()
     place = part.head.sections[section]
@@ -192,7 +193,7 @@ def test_a_changed_vector_of_sealed_rows_is_found() -> None:
     assert said(disk) == [f"content hash fails in alice/memory.rvf at byte {part.vec.offset}"]
 
 
-@pytest.mark.parametrize("section", [*range(8), 10, 11])  # there are no codes, and no trajectories
+@pytest.mark.parametrize("section", [*range(9), 11, 12])  # there are no codes, and no trajectories
 def test_what_a_segment_hash_hides_is_found_by_the_sum_of_the_section(section: int) -> None:
     disk, part, start = sealed()
     place = part.head.sections[section]
@@ -205,13 +206,13 @@ def test_what_a_segment_hash_hides_is_found_by_the_sum_of_the_section(section: i
 
 def test_columns_that_differ_from_their_records_are_named() -> None:
     disk, part, _ = sealed()
-    names = ("rows", "sums", "keys", "time_us", "ends", "session", "kind", "source")
+    names = ("rows", "sums", "keys", "time_us", "added_us", "ends", "session", "kind", "source")
     place = part.head.sections[names.index("kind")]
     other = (part.column("kind") ^ 1).tobytes()
     sections = list(part.head.sections)
     sections[names.index("kind")] = Section(place.offset, place.length, xxhash.xxh3_64_intdigest(other))
     head = msgspec.msgpack.encode(msgspec.structs.replace(part.head, sections=sections))
-    opening = HEAD.pack(b"MEMD", 2, 3, 0, len(head)) + struct.pack("<Q", xxhash.xxh3_64_intdigest(head)) + head
+    opening = HEAD.pack(b"MEMD", 3, 3, 0, len(head)) + struct.pack("<Q", xxhash.xxh3_64_intdigest(head)) + head
     disk = resealed(disk, part, {0: opening, place.offset: other})
     # The commit behind knows the sum of what it stands behind: it is written anew.
     disk = with_census(disk)

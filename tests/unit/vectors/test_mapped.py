@@ -518,6 +518,7 @@ def damaged(disk: FaultDisk, which: str) -> Contents:
         "sums",
         "keys",
         "time_us",
+        "added_us",
         "ends",
         "session",
         "kind",
