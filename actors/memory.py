@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -17,31 +18,32 @@ import structlog
 
 from memoryd import metrics
 from memoryd.actors.actor import Actor
+from memoryd.actors.branching import Branching
+from memoryd.actors.forgetting import Forgetting
 from memoryd.actors.importing import checked_vectors
+from memoryd.actors.looking import Looks
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.recalling import Recaller
 from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, outcome_of, weight_of
 from memoryd.actors.writer import CommitDue, Rebased, TidyDue, Writer
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
-from memoryd.protocol.ids import EventId, RecordId, Seq, TrajectoryId, UserId, new_ulid
+from memoryd.protocol.ids import MAIN, RecordId, Seq, TrajectoryId, UserId, new_ulid
 from memoryd.protocol.interfaces import Entry
 from memoryd.protocol.internal import (
     Applied,
     Committed,
     CommitUpTo,
     Embed,
-    EraseEvents,
     Fetch,
     Fetched,
     Ingest,
     MappedEvent,
     ObserveUser,
-    RemoveGlobal,
     Resume,
     RunSignal,
 )
-from memoryd.protocol.records import ANY, Draft, MemoryFilter, MemoryRecord, Step, Trajectory
+from memoryd.protocol.records import ANY, Draft, MemoryRecord, Step, Trajectory, microseconds
 
 if TYPE_CHECKING:
     from memoryd.actors.context import Context
@@ -137,17 +139,32 @@ class MemoryAgent(Actor):
             opened.applied_seq,
             relay=self._relay,
             pools=self._pools,
+            clock=self._clock,
             ctx=ctx,
             commit_after_s=self._limits.commit_after_s,
             commit_records=self._limits.commit_records,
         )
         self._opened = None
         self._trajectories = Trajectories(opened.trajectories)
+        self._looks = Looks(self._user, self._store, self._pools)
+        self._branching = Branching(
+            user=self._user,
+            current=opened.branch,
+            store=self._store,
+            index=opened.index,
+            write=self._write,
+            trajectories=self._trajectories,
+            looks=self._looks,
+            pools=self._pools,
+            clock=self._clock,
+        )
+        self._forgetting = Forgetting(self._branching, self._knowledge, self._event_relay)
         self._recaller = Recaller(
             user=self._user,
             store=self._store,
             view=opened.index.view,
             trajectories=self._trajectories,
+            branching=self._branching,
             embedder=self._embedder,
             knowledge=self._knowledge,
             nothing_is_published=self._nothing_is_published,
@@ -188,6 +205,7 @@ class MemoryAgent(Actor):
         file = self._write.file_status
         return m.UserStatus(
             user=self._user,
+            branch=self._branching.current,
             records=len(self._index),
             trajectories=len(self._trajectories),
             applied_seq=self._write.applied_seq,
@@ -219,10 +237,26 @@ class MemoryAgent(Actor):
                 return ctx.detach(self._remember(drafts))
             case m.Import():
                 return ctx.detach(self._import(message))
+            case m.Forget(everything=True):
+                return ctx.detach(self._forget_everything())
             case m.Forget():
-                return ctx.detach(self._forget(message))
-            case m.Export(after=after, limit=limit):
-                return self._export(after, limit)
+                return ctx.detach(self._forgetting.forget(message))
+            case m.Export(branch=None):
+                return self._export(message, self._index, self._trajectories)
+            case m.Export():
+                return ctx.detach(self._export_other(message))
+            case m.CreateBranch():
+                return ctx.detach(self._branching.create(message))
+            case m.ListBranches():
+                return ctx.detach(self._branching.list())
+            case m.SwitchBranch():
+                return ctx.detach(self._branching.switch(message))
+            case m.CompareBranches():
+                return ctx.detach(self._branching.compare(message))
+            case m.MergeBranch():
+                return ctx.detach(self._branching.merge(message))
+            case m.DropBranch():
+                return ctx.detach(self._branching.drop(message))
             case m.BeginTrajectory():
                 return self._begin(message)
             case m.AddStep():
@@ -344,10 +378,10 @@ class MemoryAgent(Actor):
             if record.id not in known:
                 new.setdefault(record.id, row)
         if new:
-            rows = list(new.values())
+            rows, now_us = list(new.values()), self._now_us()
             self._index.add([self._store.encode(records[row]) for row in rows], vectors[rows])
             for row in rows:
-                self._write.add(Entry(records[row], vectors[row]))
+                self._write.add(Entry(records[row], vectors[row], now_us))
         return tuple(new)
 
     async def _remember(self, drafts: tuple[Draft, ...]) -> m.Remembered:
@@ -367,6 +401,9 @@ class MemoryAgent(Actor):
         self._seal_if_needed()
         return m.Remembered(records=tuple(records), duplicates=len(records) - len(added))
 
+    def _now_us(self) -> int:
+        return microseconds(self._clock.now())
+
     def _seal_if_needed(self) -> None:
         if not self._is_sealing and self._index.wants_sealing():
             self._is_sealing = True
@@ -380,14 +417,16 @@ class MemoryAgent(Actor):
         finally:
             self._is_sealing = False
 
-    def _export(self, after: int, limit: int) -> m.Exported:
-        blobs, vectors, following = self._index.page(after, limit)
+    async def _export_other(self, message: m.Export) -> m.Exported:
+        looked, told = await self._looks.at(message.branch or self._branching.current)
+        return self._export(message, looked.index, told)
+
+    def _export(self, message: m.Export, index: MemoryIndex, told: Trajectories) -> m.Exported:
+        blobs, vectors, following = index.page(message.after, message.limit)
         while len(blobs) > 1 and sum(map(len, blobs)) + vectors.nbytes > EXPORT_BYTES:
-            blobs, vectors, following = self._index.page(after, len(blobs) // 2)
+            blobs, vectors, following = index.page(message.after, len(blobs) // 2)
         records = tuple(
-            msgspec.structs.replace(
-                self._trajectories.with_outcome(self._store.decode(blob)), embedding=vectors[row].tobytes()
-            )
+            msgspec.structs.replace(told.with_outcome(self._store.decode(blob)), embedding=vectors[row].tobytes())
             for row, blob in enumerate(blobs)
         )
         return m.Exported(records=records, model=self._model.name, model_sha256=self._model.sha256, next=following)
@@ -401,48 +440,16 @@ class MemoryAgent(Actor):
 
     # --- forgetting ---
 
-    async def _forget(self, message: m.Forget) -> m.Forgotten:
-        """Erase the events they came from, hide them, delete them durably, and rewrite the file without the bytes.
-
-        In this order a crash leaves what can still be seen, and so be forgotten again.
-        """
-        self._write.refuse_when_full()
-        if message.everything:
-            return await self._forget_everything()
-        records = await self._pools.search(self._named_by, message)
-        ids = tuple(record.id for record in records)
-        if ids:  # first the copies: what is forgotten must not answer others
-            await self._knowledge.ask(RemoveGlobal(user=self._user, ids=ids), deadline=Deadline.after(ERASE_WITHIN_S))
-        events = tuple({EventId(str(e)) for record in records if (e := record.metadata.get("event_id"))})
-        erased = await self._erase_events(events) if events else 0
-        self._index.discard(ids)
-        self._write.delete(ids)
-        for trajectory in self._trajectories.forget(records, message.before):
-            self._write.drop(trajectory)
-        self._write.compact_soon()
-        await self._write.durable()
-        return m.Forgotten(records=len(records), events=erased)
-
-    def _named_by(self, message: m.Forget) -> Sequence[MemoryRecord]:
-        """Return the records that `message` means, in order of arrival."""
-        ids: Sequence[RecordId] = message.ids
-        if not ids:
-            where = ANY if message.session_id is None else MemoryFilter(session_id=message.session_id)
-            ids = self._index.select(where, message.before)
-        return [self._store.decode(record) for record in self._index.records(ids)]
-
     async def _forget_everything(self) -> m.Forgotten:
-        erased = await self._erase_events(None)
+        erased = await self._forgetting.erase_events(None)
         await self._caught_up.wait()
         ids = self._index.select(ANY)
         self._index.discard(ids)
         self._trajectories.clear()
-        await self._write.erase()
+        await self._write.exchange(partial(self._store.erase, self._user))
+        self._branching.current = MAIN
+        self._looks.close()
         return m.Forgotten(records=len(ids), events=erased)
-
-    async def _erase_events(self, events: tuple[EventId, ...] | None) -> int:
-        message = EraseEvents(user=self._user, events=events)
-        return await self._event_relay.ask(message, deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True)
 
     # --- trajectories ---
 

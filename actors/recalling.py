@@ -18,6 +18,7 @@ from memoryd.protocol.messages import Recall, Recalled
 from memoryd.protocol.records import MemoryFilter, RetrievedMemory
 
 if TYPE_CHECKING:
+    from memoryd.actors.branching import Branching
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.protocol.interfaces import Hits, IndexView, MemoryStore, Vectors
@@ -33,6 +34,7 @@ class Recaller:
     store: MemoryStore
     view: Callable[[], IndexView]
     trajectories: Trajectories
+    branching: Branching
     embedder: Ref
     knowledge: Ref
     nothing_is_published: Callable[[], bool]
@@ -43,16 +45,18 @@ class Recaller:
         began = time.perf_counter()
         embed = Embed(texts=(message.query,), urgent=True, weight=len(message.query))
         vector = (await self.embedder.ask(embed, deadline=deadline)).vectors[0]
-        hits = await self._search(vector, message.top_k, message.filter)
+        view, told, lacking = await self._asked(message)
+        hits = await self._search(view, vector, message.top_k, message.filter)
         memories = [
             RetrievedMemory(
-                record=self.trajectories.with_outcome(self.store.decode(hit.record)),
+                record=told.with_outcome(self.store.decode(hit.record)),
                 score=hit.score,
                 sona_score=hit.score,
             )
             for hit in hits.hits
         ]
         memories, partial = await self._with_published(memories, message, vector, deadline)
+        partial += lacking
         fitting = fitting_prefix(memories, lambda memory: weight_of_record(memory.record))
         if len(fitting) < len(memories):
             partial = (*partial, "size")
@@ -64,7 +68,7 @@ class Recaller:
         self, memories: list[RetrievedMemory], message: Recall, vector: Vectors, deadline: Deadline
     ) -> tuple[list[RetrievedMemory], tuple[str, ...]]:
         """Merge in what others published; without an answer in half the time left, say that it is missing."""
-        if self.nothing_is_published():
+        if message.as_of is not None or self.nothing_is_published():
             return memories, ()
         asked = QueryGlobal(vector=vector, top_k=message.top_k, filter=message.filter, asked_by=self.user)
         try:
@@ -73,8 +77,17 @@ class Recaller:
             return memories, ("global",)
         return merge(memories, known, message.top_k), ()
 
-    async def _search(self, vector: Vectors, k: int, where: MemoryFilter) -> Hits:
-        view = self.view()
+    async def _asked(self, message: Recall) -> tuple[IndexView, Trajectories, tuple[str, ...]]:
+        """Return what is to be searched, the trajectories beside it, and what is missing in it."""
+        branching = self.branching
+        branch = message.branch or branching.current
+        if message.as_of is None and branch == branching.current:
+            return self.view(), self.trajectories, ()
+        await branching.write.durable()
+        looked, told = await branching.looks.at(branch, message.as_of)
+        return looked.index.view(), told, ("history",) if looked.has_lost else ()
+
+    async def _search(self, view: IndexView, vector: Vectors, k: int, where: MemoryFilter) -> Hits:
         if view.bytes_to_read <= INLINE_BYTES:
             return view.search(vector, k=k, where=where)
         return await self.pools.search(view.search, vector, k=k, where=where)

@@ -36,6 +36,20 @@ class Trajectories:
         self._by_id.clear()
         self._by_run.clear()
 
+    def replace(self, known: Iterable[Trajectory]) -> None:
+        """Know only these."""
+        self.clear()
+        for trajectory in known:
+            self.put(trajectory)
+
+    def all(self) -> list[Trajectory]:
+        return list(self._by_id.values())
+
+    def is_news(self, trajectory: Trajectory) -> bool:
+        """Whether this one, of another branch, is not known, or has ended and is not known to."""
+        known = self._by_id.get(trajectory.id)
+        return known is None or (known.ended is None and trajectory.ended is not None)
+
     def get(self, which: TrajectoryId) -> Trajectory | None:
         return self._by_id.get(which)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from memoryd.protocol.errors import DiskFull
 from memoryd.protocol.ids import RecordId, Seq, TrajectoryId, UserId
 from memoryd.protocol.interfaces import Batch, Entry
 from memoryd.protocol.internal import Committed
+from memoryd.protocol.records import microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
-    from memoryd.protocol.interfaces import FileStatus, MemoryFile, MemoryIndex, MemoryStore, Rewriting
+    from memoryd.clock import Clock
+    from memoryd.protocol.interfaces import FileStatus, MemoryFile, MemoryIndex, MemoryStore, Opened, Rewriting
     from memoryd.protocol.records import Trajectory
 
     Run = Callable[[Callable[[], bool]], Awaitable[bool]]
@@ -70,13 +73,14 @@ class _Pending:
     since: float | None = None
     forgets: bool = False  # the bytes of what it deletes must go with it
 
-    def batch(self) -> Batch:
+    def batch(self, moment_us: int) -> Batch:
         return Batch(
             entries=self.entries,
             deleted=self.deleted,
             trajectories=list(self.trajectories.values()),
             dropped=self.dropped,
             applied_seq=self.applied_seq,
+            moment_us=moment_us,
         )
 
     def delete(self, ids: Sequence[RecordId]) -> None:
@@ -128,6 +132,7 @@ class Writer:
         *,
         relay: Ref,
         pools: Pools,
+        clock: Clock,
         ctx: Context,
         commit_after_s: float,
         commit_records: int,
@@ -141,6 +146,7 @@ class Writer:
         self._index = index
         self._relay = relay
         self._pools = pools
+        self._clock = clock
         self._ctx = ctx
         self._commit_after_s = commit_after_s
         self._commit_records = commit_records
@@ -148,7 +154,7 @@ class Writer:
         self._prepared = asyncio.Event()  # nothing is being prepared
         self._prepared.set()
         self._holding = 0  # how many wait until no commit is under way
-        self._is_erasing = False
+        self._is_exchanging = False
         self._rewrite_after = 0.0
         self._last_commit = 0.0
         self._tidy_timer: asyncio.TimerHandle | None = None
@@ -254,7 +260,7 @@ class Writer:
         elif (folding := self._file.fold(is_quiet=True)) is not None:
             self._begin(self._file, folding, self._pools.disk_in_background)
             self._tidy_later(1.0)
-        elif _is_wasteful(self.file_status, QUIET_WASTE) and (compaction := self._file.compaction()) is not None:
+        elif self._is_worth_compacting() and (compaction := self._file.compaction()) is not None:
             self._begin(self._file, compaction, self._pools.disk_in_background)
             self._tidy_later(1.0)
         elif (linking := self._file.linking()) is not None:
@@ -264,26 +270,54 @@ class Writer:
         if self._tidy_timer is None:
             self._tidy_timer = self._ctx.after(seconds, TidyDue())
 
-    async def erase(self) -> None:
-        """Begin an empty file that remembers only how far the events were applied."""
+    async def exchange(self, work: Callable[[], None]) -> Opened:
+        """Close the file, do `work` with the files of the user, and go on with the one that is in use then.
+
+        It knows how far the events were applied, whatever it was before. Raises what `work` raises.
+        """
         await self._hold()
-        self._is_erasing = True
+        self._is_exchanging = True
         try:
             await self._give_up_rewriting()
             while self._pending.since is not None and not self._disk_is_full:
                 await self._commit(self._take())  # somebody may wait for it
             await self.close()
-            await self._pools.disk(self._store.erase, self._user)
-            opened = await self._pools.disk(self._store.open, self._user)
-            self._file = opened.file
-            self._disk_is_full = False
-            await self._commit(_Pending(self.applied_seq))
-            if self._file is not None:
-                await self._rebase(self._file)
+            try:
+                await self._pools.disk(work)
+            finally:
+                opened = await self._pools.disk(self._store.open, self._user)
+                self._file, self.file_status = opened.file, opened.file.status()
+                self._disk_is_full = False
+                if opened.applied_seq < self.committed_seq:
+                    await self._commit(_Pending(self.committed_seq))
+                await self._rebase(opened.file)
         finally:
-            self._is_erasing = False
+            self._is_exchanging = False
             self._idle.set()
         self.schedule()
+        return opened
+
+    async def beside_commits(self, work: Callable[[], None]) -> None:
+        """Do `work` with the files of the user while nothing is written and everything so far is committed.
+
+        Raises what `work` raises.
+        """
+        await self.durable()
+        await self._hold()
+        try:
+            await self._give_up_rewriting()
+            await self._pools.disk(work)
+        finally:
+            self._idle.set()
+        self.schedule()
+
+    def kept(self) -> Sequence[Trajectory]:
+        """Return the trajectories that are not committed yet."""
+        return list(self._pending.trajectories.values())
+
+    def _is_worth_compacting(self) -> bool:
+        """Whether the file should be rewritten when nothing else is to be done."""
+        return self.file_status.erasable > 0 or _is_wasteful(self.file_status, QUIET_WASTE)
 
     async def _hold(self) -> None:
         """Wait until no commit is under way, and let none begin; commits that are due wait behind this."""
@@ -335,9 +369,9 @@ class Writer:
         )
         began = time.perf_counter()
         try:
-            self.file_status = await run(self._file.commit, pending.batch())
+            self.file_status = await run(self._file.commit, pending.batch(microseconds(self._clock.now())))
             metrics.COMMITS.observe(time.perf_counter() - began)
-            if pending.forgets:  # who forgets waits until the bytes are gone
+            if pending.forgets:  # who erases waits until the bytes are gone
                 await self._compact(self._pools.disk)
         except DiskFull as error:
             await self._put_aside(pending, error)
@@ -373,12 +407,12 @@ class Writer:
         self._ctx.after(RETRY_FULL_DISK_S, CommitDue())
 
     async def _compact(self, run: Callable[[Callable[[], FileStatus]], Awaitable[FileStatus]]) -> None:
-        """Rewrite the file; on a full disk again later, when there is room."""
+        """Rewrite the file without what was deleted; on a full disk again later, when there is room."""
         if self._file is None:
             return
         await self._give_up_rewriting()
         try:
-            self.file_status = await run(self._file.compact)
+            self.file_status = await run(partial(self._file.compact, erases=True))
         except DiskFull:
             self._disk_is_full = True
             self._touch().forgets = True
@@ -390,7 +424,7 @@ class Writer:
     def _rewrite_if_wanted(self, file: MemoryFile | None) -> None:
         """Begin to fold or to compact, if it is worth it and nothing of that kind is under way."""
         now = asyncio.get_running_loop().time()
-        if file is None or self._rewriting is not None or self._is_erasing or now < self._rewrite_after:
+        if file is None or self._rewriting is not None or self._is_exchanging or now < self._rewrite_after:
             return
         rewriting = file.compaction() if _is_wasteful(self.file_status, WASTE) else file.fold()
         if rewriting is not None:

@@ -259,7 +259,17 @@ class Daemon:
         )
 
     def _stored_below(self, root: Path) -> RvfMemoryStore:
-        return RvfMemoryStore(root, self._embedder.model, self._files, self._clock, self._index, self._codebook, link)
+        return RvfMemoryStore(
+            root,
+            self._embedder.model,
+            self._files,
+            self._clock,
+            self._index,
+            self._codebook,
+            link,
+            history_s=self._config.memory.history_s if root == self._data.root else 0.0,
+            beside=[self._data.root / name for name in ("events.sqlite", "events.sqlite-wal")],
+        )
 
     def _index(self, contents: Contents) -> VectorIndex:
         return VectorIndex(contents, self._codebook, graph_above=self._config.memory.hnsw_above_rows)

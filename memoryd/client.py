@@ -14,7 +14,7 @@ from memoryd.paths import default_socket
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.events import Ack, Event, Receipt, StoredEvent, weight_of
-from memoryd.protocol.ids import RecordId, Seq, TrajectoryId
+from memoryd.protocol.ids import BranchName, RecordId, Seq, TrajectoryId
 from memoryd.protocol.records import ANY, Draft, MemoryFilter, MemoryKind, MemoryRecord, MemorySource, Trajectory
 from memoryd.transport import SocketTransport, Transport
 
@@ -116,9 +116,15 @@ class Memory:
         filter: MemoryFilter = ANY,  # noqa: A002 - the word of the domain
         deadline: float = WITHIN_S,
         now: datetime | None = None,
+        branch: str | None = None,
+        as_of: datetime | None = None,
     ) -> m.Recalled:
-        """Find what was like this before. `deadline` is in seconds; after it, Expired."""
-        return await self._use.request(user, m.Recall(query=query, top_k=top_k, filter=filter, now=now), deadline)
+        """Find what was like this before. `deadline` is in seconds; after it, Expired.
+
+        `branch` asks another branch than the one in use, `as_of` the memory as it stood then.
+        """
+        message = m.Recall(query=query, top_k=top_k, filter=filter, now=now, branch=_branch(branch), as_of=as_of)
+        return await self._use.request(user, message, deadline)
 
     async def forget(
         self,
@@ -128,18 +134,32 @@ class Memory:
         session_id: str | None = None,
         before: datetime | None = None,
         everything: bool = False,
+        now: bool = False,
+        everywhere: bool = False,
     ) -> m.Forgotten:
-        """Forget by id, by session, what is older than `before`, or everything of the user."""
+        """Forget by id, by session, what is older than `before`, or everything of the user; hidden at once.
+
+        With `now` the bytes are gone when this returns, and the answer proves it; `everywhere` means other branches too.
+        """
         message = m.Forget(
-            ids=tuple(RecordId(each) for each in ids), session_id=session_id, before=before, everything=everything
+            ids=tuple(RecordId(each) for each in ids),
+            session_id=session_id,
+            before=before,
+            everything=everything,
+            now=now,
+            everywhere=everywhere,
         )
         return await self._use.request(user, message, PUBLISH_WITHIN_S)
 
-    async def export(self, *, user: str | None = None, page: int = BATCH_ITEMS) -> AsyncIterator[m.Exported]:
+    async def export(
+        self, *, user: str | None = None, page: int = BATCH_ITEMS, branch: str | None = None
+    ) -> AsyncIterator[m.Exported]:
         """Yield all memories with their vectors, page by page, in the order of arrival."""
         after: int | None = 0
         while after is not None:
-            exported = await self._use.request(user, m.Export(after=after, limit=page), WITHIN_S)
+            exported = await self._use.request(
+                user, m.Export(after=after, limit=page, branch=_branch(branch)), WITHIN_S
+            )
             yield exported
             after = exported.next
 
@@ -149,6 +169,35 @@ class Memory:
         """Keep records with the vectors they bring; one durable batch."""
         message = m.Import(records=tuple(records), model_sha256=model_sha256)
         return await self._use.request(user, message, PUBLISH_WITHIN_S)
+
+    # --- branches ---
+
+    async def branches(self, *, user: str | None = None) -> list[m.BranchInfo]:
+        """Return the branches of a memory, the main line first."""
+        return list((await self._use.request(user, m.ListBranches(), WITHIN_S)).branches)
+
+    async def create_branch(self, name: str, *, of: str | None = None, user: str | None = None) -> None:
+        """Begin a branch of what the branch `of` holds now; without one, of the branch in use."""
+        await self._use.request(user, m.CreateBranch(name=BranchName(name), of=_branch(of)), WITHIN_S)
+
+    async def switch_branch(self, name: str, *, user: str | None = None) -> None:
+        """Use this branch from now on: what comes is added to it, and it answers."""
+        await self._use.request(user, m.SwitchBranch(name=BranchName(name)), PUBLISH_WITHIN_S)
+
+    async def compare_branches(
+        self, name: str, other: str | None = None, *, limit: int = 20, user: str | None = None
+    ) -> m.Compared:
+        """Return what only the one, and what only the other branch holds; without `other`, the one in use."""
+        message = m.CompareBranches(name=BranchName(name), other=_branch(other), limit=limit)
+        return await self._use.request(user, message, WITHIN_S)
+
+    async def merge_branch(self, name: str, *, user: str | None = None) -> m.Merged:
+        """Bring what happened on a branch to the one in use; durable when this returns."""
+        return await self._use.request(user, m.MergeBranch(name=BranchName(name)), PUBLISH_WITHIN_S)
+
+    async def drop_branch(self, name: str, *, user: str | None = None) -> None:
+        """Remove a branch, and what only it holds."""
+        await self._use.request(user, m.DropBranch(name=BranchName(name)), WITHIN_S)
 
     # --- trajectories ---
 
@@ -276,6 +325,10 @@ def _run(run: Run | str, user: str | None) -> tuple[TrajectoryId, str | None]:
     if isinstance(run, Run):
         return run.id, user if user is not None else run.user
     return TrajectoryId(run), user
+
+
+def _branch(name: str | None) -> BranchName | None:
+    return None if name is None else BranchName(name)
 
 
 def _member(members: type[E], value: str, field: str) -> E:

@@ -46,7 +46,7 @@ class Embedding(_Section, frozen=True, kw_only=True):
 
 
 class MemorySettings(_Section, frozen=True, kw_only=True):
-    """When commits happen, and how long users stay in memory."""
+    """When commits happen, how long users stay in memory, and how long what was forgotten can be looked back at."""
 
     commit_after_s: Positive = 1.0
     commit_records: Count = 256
@@ -54,6 +54,7 @@ class MemorySettings(_Section, frozen=True, kw_only=True):
     resident_bytes: Bytes = 2 << 30
     resident_users: Count = 1_000
     hnsw_above_rows: Count = 200_000
+    history_s: Annotated[float, Meta(ge=0)] = 7 * 86_400.0
 
 
 class EventSettings(_Section, frozen=True, kw_only=True):

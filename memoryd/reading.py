@@ -9,34 +9,38 @@ from typing import TYPE_CHECKING
 from memoryd.actors.trajectories import Trajectories
 from memoryd.files import RealFiles
 from memoryd.protocol.messages import Recalled
-from memoryd.protocol.records import RetrievedMemory
+from memoryd.protocol.records import RetrievedMemory, microseconds
 from memoryd.rvf.file import require_model
+from memoryd.rvf.lineage import read_lineage
+from memoryd.rvf.places import branch_of
 from memoryd.rvf.records import decode_record
-from memoryd.rvf.snapshot import read_snapshot
 from memoryd.vectors.codes import Codebook
 from memoryd.vectors.index import VectorIndex
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from memoryd.protocol.interfaces import Embedder
     from memoryd.protocol.records import MemoryFilter
 
 
-def recall(path: Path, query: str, embedder: Embedder, *, top_k: int, where: MemoryFilter) -> Recalled:
-    """Return what a daemon would answer from the file at `path`, which is neither locked nor written to.
+def recall(
+    path: Path, query: str, embedder: Embedder, *, top_k: int, where: MemoryFilter, as_of: datetime | None = None
+) -> Recalled:
+    """Return what a daemon would answer from the file at `path`, a memory's or a branch's, now or at an earlier moment.
 
-    A writer that goes on changes nothing of the answer. Raises Damaged, ModelMismatch or another StorageFault.
+    It is neither locked nor written to, and a writer that goes on changes nothing of the answer. Raises Damaged,
+    ModelMismatch or another StorageFault.
     """
     path = path.absolute()
     began = time.perf_counter()
-    file = RealFiles().open(path, writable=False)
-    try:
-        found = read_snapshot(file, path)
-        require_model(found.history.model, embedder.model, path.parent.name)
-        contents = found.contents()
-        index = VectorIndex(contents, Codebook.shipped(embedder.model.sha256))
-        hits = index.view().search(embedder.embed([query]).vectors[0], k=top_k, where=where)
-    finally:
-        file.close()
+    lineage = read_lineage(RealFiles(), path)
+    require_model(lineage.own.history.model, embedder.model, branch_of(path)[0].name)
+    moment_us = None if as_of is None else microseconds(as_of)
+    contents = lineage.contents(moment_us)
+    partial = ("history",) if moment_us is not None and lineage.has_lost(moment_us) else ()
+    index = VectorIndex(contents, Codebook.shipped(embedder.model.sha256))
+    hits = index.view().search(embedder.embed([query]).vectors[0], k=top_k, where=where)
     trajectories = Trajectories(contents.trajectories)
     memories = tuple(
         RetrievedMemory(
@@ -45,4 +49,4 @@ def recall(path: Path, query: str, embedder: Embedder, *, top_k: int, where: Mem
         for hit in hits.hits
     )
     elapsed = time.perf_counter() - began
-    return Recalled(memories=memories, tier=hits.path, partial=(), elapsed_ms=round(elapsed * 1e3, 3))
+    return Recalled(memories=memories, tier=hits.path, partial=partial, elapsed_ms=round(elapsed * 1e3, 3))

@@ -14,7 +14,7 @@ from msgspec import Struct
 from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.events import Ack, Event, Moment, Receipt, checked_moment
-from memoryd.protocol.ids import RecordId, Seq, TrajectoryId
+from memoryd.protocol.ids import BranchName, RecordId, Seq, TrajectoryId
 from memoryd.protocol.records import (
     ANY,
     Draft,
@@ -35,6 +35,7 @@ MAX_BATCH: Final = 1_024
 MAX_STEP_BYTES: Final = 16_384
 MAX_BATCH_BYTES: Final = 832 << 10  # of texts in one request: its answer repeats them and must fit a frame
 REPLY_BYTES: Final = 768 << 10  # of texts in an answer that is cut to fit a frame
+MAX_PROVEN: Final = 256  # memories and traces that a proof lists one by one
 MAX_SEQ: Final = (1 << 63) - 1  # what the log and the arrays count to
 
 
@@ -132,16 +133,24 @@ class Remembered(Struct, frozen=True, kw_only=True):
 
 
 class Recall(Ask["Recalled"], frozen=True, kw_only=True):
-    """Find what resembles `query`. `now` is the moment the question is asked at, the daemon's clock if absent."""
+    """Find what resembles `query`. `now` is the moment the question is asked at, the daemon's clock if absent.
+
+    Another `branch` than the one in use may answer, and the memory as it stood at the moment `as_of`.
+    """
 
     query: str
     top_k: int = 5
     filter: MemoryFilter = ANY
     now: Moment | None = None
+    branch: BranchName | None = None
+    as_of: Moment | None = None
 
     def __post_init__(self) -> None:
         checked_text(self.query, "query", MAX_QUERY_BYTES)
         checked_moment(self.now, "now")
+        checked_moment(self.as_of, "as_of")
+        if self.branch is not None:
+            ids.branch_name(self.branch)
         if not 1 <= self.top_k <= MAX_TOP_K:
             raise InvalidMessage("top_k out of range", field="top_k", hint=f"use 1 to {MAX_TOP_K}")
 
@@ -150,7 +159,8 @@ class Recalled(Struct, frozen=True, kw_only=True):
     """The memories that fit, best first.
 
     `tier` names how they were found (`exact`, `codes`, `hnsw`). `partial` names what is missing: `global` when the global
-    store could not be asked in time, `size` when the last memories did not fit the answer.
+    store could not be asked in time, `size` when the last memories did not fit the answer, `history` when something that
+    was there at the moment `as_of` has been erased since.
     """
 
     memories: tuple[RetrievedMemory, ...]
@@ -160,12 +170,18 @@ class Recalled(Struct, frozen=True, kw_only=True):
 
 
 class Forget(Ask["Forgotten"], frozen=True, kw_only=True):
-    """Forget by id, by session, what is older than `before`, or everything: exactly one of the four."""
+    """Forget by id, by session, what is older than `before`, or everything: exactly one of the four.
+
+    It is hidden at once. With `now` the answer waits until the bytes are gone too, and brings the proof; with `everywhere`
+    other branches forget it as well.
+    """
 
     ids: tuple[RecordId, ...] = ()
     session_id: str | None = None
     before: Moment | None = None
     everything: bool = False
+    now: bool = False
+    everywhere: bool = False
 
     def __post_init__(self) -> None:
         checked_moment(self.before, "before")
@@ -180,24 +196,69 @@ class Forget(Ask["Forgotten"], frozen=True, kw_only=True):
             ids.record_id(each)
 
 
+class ErasedRecord(Struct, frozen=True, kw_only=True):
+    """One memory that is gone, by its id and the SHA-256, in hex, of its text and of its vector's bytes."""
+
+    id: RecordId
+    text_sha256: str
+    vector_sha256: str
+
+
+class ScannedFile(Struct, frozen=True, kw_only=True):
+    """A file of the data directory that was looked through, its size, and its SHA-256 in hex as it was then."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+class FoundTrace(Struct, frozen=True, kw_only=True):
+    """Something that still stands at this place, and what it is."""
+
+    file: str
+    offset: int
+    what: str
+
+
+class ErasureProof(Struct, frozen=True, kw_only=True):
+    """What was erased, when, which files were looked through for it afterwards, and what was found.
+
+    At most the first MAX_PROVEN memories and traces are listed; `records_sha256` covers the ids, texts and vectors of all.
+    """
+
+    at: Moment
+    records: tuple[ErasedRecord, ...]
+    records_sha256: str
+    files: tuple[ScannedFile, ...]
+    traces: tuple[FoundTrace, ...]
+
+
 class Forgotten(Struct, frozen=True, kw_only=True):
-    """How many memories are gone, and how many events of the log lost their text with them."""
+    """How many memories are gone, and how many events of the log lost their text with them.
+
+    `kept_in` names where the text still is: `history` until the file is compacted, and branches that hold it.
+    """
 
     records: int
     events: int
+    kept_in: tuple[str, ...] = ()
+    proof: ErasureProof | None = None
 
 
 class Export(Ask["Exported"], frozen=True, kw_only=True):
-    """Read memories with their vectors in the order of arrival, from row `after` on."""
+    """Read memories with their vectors in the order of arrival, from row `after` on; of another branch, if one is named."""
 
     after: int = 0
     limit: int = 256
+    branch: BranchName | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.after <= MAX_SEQ or not 1 <= self.limit <= MAX_BATCH:
             raise InvalidMessage(
                 "page out of range", field="limit", hint=f"use after >= 0 and a limit of 1 to {MAX_BATCH}"
             )
+        if self.branch is not None:
+            ids.branch_name(self.branch)
 
 
 class Exported(Struct, frozen=True, kw_only=True):
@@ -205,6 +266,105 @@ class Exported(Struct, frozen=True, kw_only=True):
     model: str
     model_sha256: str
     next: int | None
+
+
+# --- branches ---
+
+
+class CreateBranch(Ask["Done"], frozen=True, kw_only=True):
+    """Begin a branch of what the branch `of` holds now; without one, of the branch in use."""
+
+    name: BranchName
+    of: BranchName | None = None
+
+    def __post_init__(self) -> None:
+        ids.branch_name(self.name)
+        if self.of is not None:
+            ids.branch_name(self.of)
+
+
+class ListBranches(Ask["Branches"], frozen=True, kw_only=True):
+    """Ask which branches the memory has."""
+
+
+class BranchInfo(Struct, frozen=True, kw_only=True):
+    """A branch: `records` are those that it holds, `own_records` those of them that stand in its own file.
+
+    `parent` and `created` are None for the main line.
+    """
+
+    name: BranchName
+    parent: BranchName | None
+    created: Moment | None
+    is_current: bool
+    records: int
+    own_records: int
+    file_bytes: int
+
+
+class Branches(Struct, frozen=True, kw_only=True):
+    branches: tuple[BranchInfo, ...]
+
+
+class SwitchBranch(Ask["Done"], frozen=True, kw_only=True):
+    """Use the branch `name` from now on: what comes is added to it, and it answers."""
+
+    name: BranchName
+
+    def __post_init__(self) -> None:
+        ids.branch_name(self.name)
+
+
+class CompareBranches(Ask["Compared"], frozen=True, kw_only=True):
+    """Ask which memories `name` holds and `other` does not, and the other way round; `other` is the one in use if absent."""
+
+    name: BranchName
+    other: BranchName | None = None
+    limit: int = 20
+
+    def __post_init__(self) -> None:
+        ids.branch_name(self.name)
+        if self.other is not None:
+            ids.branch_name(self.other)
+        if not 0 <= self.limit <= MAX_BATCH:
+            raise InvalidMessage("limit out of range", field="limit", hint=f"use 0 to {MAX_BATCH}")
+
+
+class Compared(Struct, frozen=True, kw_only=True):
+    """How many memories only the branch holds, how many only the other one, and the newest of either."""
+
+    name: BranchName
+    other: BranchName
+    only_here: int
+    only_there: int
+    here: tuple[MemoryRecord, ...]
+    there: tuple[MemoryRecord, ...]
+
+
+class MergeBranch(Ask["Merged"], frozen=True, kw_only=True):
+    """Bring what happened on the branch `name`, since the two parted, to the branch in use."""
+
+    name: BranchName
+
+    def __post_init__(self) -> None:
+        ids.branch_name(self.name)
+
+
+class Merged(Struct, frozen=True, kw_only=True):
+    """How many memories and trajectories came, and how many memories went."""
+
+    added: int
+    removed: int
+    trajectories: int
+
+
+class DropBranch(Ask["Done"], frozen=True, kw_only=True):
+    """Remove a branch, and what only it holds."""
+
+    name: BranchName
+
+    def __post_init__(self) -> None:
+        ids.branch_name(self.name)
 
 
 # --- trajectories ---
@@ -316,9 +476,10 @@ class MailboxStatus(Struct, frozen=True, kw_only=True):
 
 
 class UserStatus(Struct, frozen=True, kw_only=True):
-    """The memory of one user, as far as it is open."""
+    """The memory of one user, as far as it is open: the branch in use."""
 
     user: str
+    branch: BranchName
     records: int
     trajectories: int
     applied_seq: Seq
@@ -385,6 +546,7 @@ class VerifyFinding(Struct, frozen=True, kw_only=True):
     what: str
     offset: int
     hint: str
+    file: str = ""
 
 
 class Verified(Struct, frozen=True, kw_only=True):
@@ -429,6 +591,12 @@ REQUESTS: Final[Mapping[str, type[Ask[object]]]] = {
     "recall": Recall,
     "forget": Forget,
     "export": Export,
+    "create_branch": CreateBranch,
+    "list_branches": ListBranches,
+    "switch_branch": SwitchBranch,
+    "compare_branches": CompareBranches,
+    "merge_branch": MergeBranch,
+    "drop_branch": DropBranch,
     "begin_trajectory": BeginTrajectory,
     "add_step": AddStep,
     "end_trajectory": EndTrajectory,
@@ -450,6 +618,12 @@ REPLIES: Final[Mapping[type[Ask[object]], type[Struct]]] = {
     Recall: Recalled,
     Forget: Forgotten,
     Export: Exported,
+    CreateBranch: Done,
+    ListBranches: Branches,
+    SwitchBranch: Done,
+    CompareBranches: Compared,
+    MergeBranch: Merged,
+    DropBranch: Done,
     BeginTrajectory: TrajectoryBegun,
     AddStep: Done,
     EndTrajectory: Trajectory,

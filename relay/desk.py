@@ -201,7 +201,7 @@ class Desk:
             raise NotFound("this user has no memory", field="user", hint="name another, or remember something first")
         findings = await self._pools.disk(self._store.verify, user)
         return m.Verified(
-            findings=tuple(m.VerifyFinding(what=f.what, offset=f.offset, hint=f.hint) for f in findings),
+            findings=tuple(m.VerifyFinding(what=f.what, offset=f.offset, hint=f.hint, file=f.file) for f in findings),
         )
 
     async def _parked(self, user: UserId, deadline: Deadline) -> m.Parked:

@@ -26,6 +26,7 @@ _SECTIONS: Final = {
         "verify": "operations",
         "inspect": "inspect",
         "reembed": "transfer",
+        "branch": "branch",
     },
     "Set up and look after": {"token": "settings", "config": "settings", "metrics": "operations", "parked": "parked"},
 }

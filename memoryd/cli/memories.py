@@ -14,13 +14,20 @@ from memoryd.cli.times import FORMS, moment
 
 if TYPE_CHECKING:
     from memoryd.cli.connection import Connection
-    from memoryd.protocol.messages import Recalled
+    from memoryd.protocol.messages import Forgotten, Recalled
     from memoryd.protocol.records import MemoryFilter
 
 KINDS: Final = click.Choice(["episode", "strategy", "finding", "pattern"])
 SOURCES: Final = click.Choice(
     ["user_input", "conductor_plan", "worker_result", "writer_revision", "trajectory_outcome"]
 )
+
+
+_PARTIAL: Final = {
+    "global": "the global store was not asked in time",
+    "size": "the last ones did not fit",
+    "history": "something that was there then has been erased since",
+}
 
 
 @click.command("recall")
@@ -35,6 +42,8 @@ SOURCES: Final = click.Choice(
 @click.option(
     "--deadline-ms", type=click.IntRange(min=1), metavar="N", help="Give up after so long; 30000 if not given."
 )
+@click.option("--branch", metavar="NAME", help="Ask this branch instead of the one in use.")
+@click.option("--as-of", type=moment, metavar="WHEN", help=f"Ask the memory as it stood then: {FORMS}.")
 @click.option(
     "--read-only",
     "path",
@@ -53,6 +62,8 @@ def recall_command(
     since: datetime | None,
     session: str | None,
     deadline_ms: int | None,
+    branch: str | None,
+    as_of: datetime | None,
     path: Path | None,
     as_json: bool,  # noqa: FBT001 - click
 ) -> None:
@@ -65,6 +76,7 @@ def recall_command(
     Examples:
       memoryd recall "the login test fails after the session change"
       memoryd recall --kind strategy --since 2w -k 3 --json "migrate the database"
+      memoryd recall --as-of 2d "why does the build fail"
       memoryd recall --read-only backup/alice/memory.rvf "the login test fails"
     """
     from memoryd.cli.connection import connected, run
@@ -80,13 +92,15 @@ def recall_command(
     deadline_s = WITHIN_S if deadline_ms is None else deadline_ms / 1000
 
     if path is not None:
-        _print_answer(text, path.absolute().parent.name, _read(path, text, top, wanted), as_json=as_json)
+        if branch is not None:
+            raise click.UsageError("a branch is a file of its own: name it with --read-only")
+        _print_answer(text, _owner(path), _read(path, text, top, wanted, as_of), as_json=as_json)
         return
 
     async def work() -> tuple[Recalled, str]:
         async with connected(target) as connection:
             recalled = await connection.memory.recall(
-                text, user=target.user, top_k=top, filter=wanted, deadline=deadline_s
+                text, user=target.user, top_k=top, filter=wanted, deadline=deadline_s, branch=branch, as_of=as_of
             )
             return recalled, connection.user
 
@@ -153,6 +167,9 @@ def remember_command(
 @click.option("--session", metavar="ID", help="Everything of this session.")
 @click.option("--before", type=moment, metavar="WHEN", help=f"Everything older: {FORMS}.")
 @click.option("--everything", is_flag=True, help="The whole memory of the user.")
+@click.option("--now", "at_once", is_flag=True, help="Erase the bytes at once, look for them, and print a receipt.")
+@click.option("--everywhere", is_flag=True, help="The same in all branches that hold it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: what was forgotten, with the receipt.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @reaches_daemon
 def forget_command(
@@ -161,16 +178,23 @@ def forget_command(
     session: str | None,
     before: datetime | None,
     everything: bool,  # noqa: FBT001 - click
+    at_once: bool,  # noqa: FBT001 - click
+    everywhere: bool,  # noqa: FBT001 - click
+    as_json: bool,  # noqa: FBT001 - click
     yes: bool,  # noqa: FBT001 - click
 ) -> int:
     """Forget memories for good, and the text of the events they came from.
 
-    Use it for what must not be kept. The bytes leave the files; there is no way back but an export made before. Name ids,
-    or one of --session, --before and --everything; those three ask first.
+    Use it for what must not be kept. No recall answers with it any more, but for `--as-of` a moment before, as long as the
+    history is kept (`memory.history_s`); then the bytes leave the file. With --now they leave it before the command returns:
+    every file of the user and the event log are looked through for the texts and vectors, and a receipt says what was
+    erased, and what still holds it. The exit code is 1 when something does. Name ids, or one of --session, --before and
+    --everything; those three ask first.
 
     \b
     Examples:
       memoryd forget 01JZ8Q4T6V0000000000000000
+      memoryd forget --session s-17 --now --everywhere --json > receipt.json
       memoryd forget --before 52w --yes
     """
     from memoryd.cli.connection import connected, run
@@ -185,10 +209,16 @@ def forget_command(
                 click.echo("nothing forgotten")
                 return 1
             gone = await connection.memory.forget(
-                user=target.user, ids=ids, session_id=session, before=before, everything=everything
+                user=target.user,
+                ids=ids,
+                session_id=session,
+                before=before,
+                everything=everything,
+                now=at_once,
+                everywhere=everywhere,
             )
-            click.echo(f"forgotten: {gone.records:,} memories, and the text of {gone.events:,} events")
-            return 0
+            _print_forgotten(gone, as_json=as_json)
+            return 1 if gone.proof is not None and gone.proof.traces else 0
 
     return run(work())
 
@@ -223,12 +253,20 @@ def recalled_json(query: str, user: str, recalled: Recalled) -> str:
     return msgspec.json.encode(answer).decode()
 
 
-def _read(path: Path, text: str, top: int, wanted: MemoryFilter) -> Recalled:
+def _read(path: Path, text: str, top: int, wanted: MemoryFilter, as_of: datetime | None) -> Recalled:
     from memoryd.config import Config
     from memoryd.embedding.onnx import OnnxEmbedder
     from memoryd.reading import recall
 
-    return recall(path, text, OnnxEmbedder.open(Config().embedding.model, threads=1), top_k=top, where=wanted)
+    return recall(
+        path, text, OnnxEmbedder.open(Config().embedding.model, threads=1), top_k=top, where=wanted, as_of=as_of
+    )
+
+
+def _owner(path: Path) -> str:
+    from memoryd.rvf.places import branch_of
+
+    return branch_of(path.absolute())[0].name
 
 
 def _print_answer(text: str, user: str, recalled: Recalled, *, as_json: bool) -> None:
@@ -246,8 +284,24 @@ def _print_recalled(recalled: Recalled, user: str) -> None:
         out.print(memories_table(recalled.memories, datetime.now(UTC)))
     else:
         out.print("nothing like this is remembered")
-    left_out = f" · not asked in time: {', '.join(recalled.partial)}" if recalled.partial else ""
+    left_out = "".join(f" · {_PARTIAL[name]}" for name in recalled.partial)
     out.print(f"{user} · {recalled.tier} · {recalled.elapsed_ms:.1f} ms{left_out}", style="dim")
+
+
+def _print_forgotten(gone: Forgotten, *, as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(gone).decode())
+        return
+    from memoryd.cli.output import console
+    from memoryd.cli.screens import receipt_screen
+
+    click.echo(f"forgotten: {gone.records:,} memories, and the text of {gone.events:,} events")
+    if gone.kept_in:
+        click.echo(f"still kept in: {', '.join(gone.kept_in)}")
+    if gone.proof is not None:
+        console().print(receipt_screen(gone.proof))
 
 
 def _pair(text: str) -> tuple[str, str]:

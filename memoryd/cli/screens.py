@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -10,11 +11,11 @@ from rich.panel import Panel
 from rich.text import Text
 from rich.tree import Tree
 
-from memoryd.cli.output import duration, facts, phase, shorten, size, table
+from memoryd.cli.output import TEXT_WIDTH, age, duration, facts, outcome, phase, shorten, size, table
 
 if TYPE_CHECKING:
     from memoryd.app import Banner
-    from memoryd.protocol.messages import MailboxStatus, Status, UserStatus
+    from memoryd.protocol.messages import Branches, Compared, ErasureProof, MailboxStatus, Status, UserStatus
 
 USERS: str = "session/memories"  # the path, below the root, of the actor that has the users' agents below it
 
@@ -30,6 +31,67 @@ def banner_screen(banner: Banner) -> RenderableType:
         ("ready", f"in {banner.ready_s:.2f} s; Ctrl-C or SIGTERM drains and stops"),
     ]
     return Panel(facts(rows), title=f"memoryd {banner.version}", title_align="left", expand=False)
+
+
+def receipt_screen(proof: ErasureProof) -> RenderableType:
+    """Return what was erased, where it was looked for, and what is left of it."""
+    verdict = Text("● nothing of it is left", style="green")
+    if proof.traces:
+        verdict = Text(f"● {len(proof.traces):,} traces are left", style="bold red")
+    files = table("looked through", ">bytes", "SHA-256")
+    for file in proof.files:
+        files.add_row(file.file, f"{file.bytes:,}", file.sha256[:16])
+    erased = table("erased", "SHA-256 of the text", "of the vector")
+    for record in proof.records:
+        erased.add_row(record.id, record.text_sha256[:16], record.vector_sha256[:16])
+    left = table("left in", ">at byte", "what")
+    for trace in proof.traces:
+        left.add_row(trace.file, f"{trace.offset:,}", trace.what)
+    heading = facts([("erased", f"{proof.at:%Y-%m-%d %H:%M:%S} UTC"), ("all together", proof.records_sha256)])
+    tables = [erased, files, *([left] if proof.traces else [])]
+    return Panel(Group(heading, *tables), title="receipt", title_align="left", expand=False, subtitle=verdict)
+
+
+def branches_screen(found: Branches) -> RenderableType:
+    """Return the branches, the one in use marked."""
+    made = table("", "branch", "of", ">began", ">memories", ">its own", ">file")
+    for each in found.branches:
+        made.add_row(
+            Text("●", style="green") if each.is_current else "",
+            each.name,
+            each.parent or "-",
+            age(each.created, datetime.now(UTC)) if each.created else "-",
+            f"{each.records:,}",
+            f"{each.own_records:,}",
+            size(each.file_bytes),
+        )
+    return made
+
+
+def compared_screen(found: Compared) -> RenderableType:
+    """Return what only the one, and what only the other branch holds, the newest first."""
+    now = datetime.now(UTC)
+    parts: list[RenderableType] = []
+    for name, count, records in (
+        (found.name, found.only_here, found.here),
+        (found.other, found.only_there, found.there),
+    ):
+        heading = Text(f"only on {name}: {count:,} memories", style="bold")
+        if not records:
+            parts.append(heading)
+            continue
+        made = table("text", "kind", ">age", "outcome", "id")
+        made.columns[0].no_wrap, made.columns[0].ratio, made.columns[0].overflow = False, 1, "fold"
+        for record in records:
+            made.add_row(
+                Text(shorten(record.text, TEXT_WIDTH)),
+                record.kind,
+                age(record.timestamp, now),
+                outcome(record.quality_score),
+                record.id,
+            )
+        parts += [heading, made]
+    return Group(*parts)
 
 
 def status_screen(status: Status) -> RenderableType:

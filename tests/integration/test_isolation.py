@@ -103,6 +103,11 @@ async def test_no_kind_of_request_reaches_a_user_that_is_not_granted(tmp_path: P
         "publish_global": {"ids": ["01ARZ3NDEKTSV4RRFFQ69G5FAV"]},
         "unpublish_global": {"ids": ["01ARZ3NDEKTSV4RRFFQ69G5FAV"]},
         "unpark": {"seqs": [1]},
+        "create_branch": {"name": "b"},
+        "switch_branch": {"name": "b"},
+        "compare_branches": {"name": "b"},
+        "merge_branch": {"name": "b"},
+        "drop_branch": {"name": "b"},
     }
     async with running(tmp_path, listen=True, security=SECURITY) as house, await house.raw() as raw:
         await raw.hello("for-bob")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 
@@ -17,7 +18,7 @@ from memoryd.protocol.interfaces import Entry, MemoryIndex
 from memoryd.protocol.records import Trajectory
 from memoryd.rvf import ledger, rewriting
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import FILE, ROOT, USER, entries, record, record_id, store, trajectory, units
+from tests.helpers.memories import FILE, ROOT, USER, StillClock, entries, record, record_id, store, trajectory, units
 
 X = record_id(1)
 OLD, NEW = (
@@ -68,6 +69,7 @@ class Desk:
             opened.applied_seq,
             relay=NoRelay(),
             pools=self.pools,
+            clock=StillClock(),
             ctx=self.ctx,
             commit_after_s=60.0,
             commit_records=256,
@@ -348,7 +350,7 @@ async def test_commits_without_end_do_not_keep_the_folded_rows_waiting(desk: Des
 @pytest.mark.usefixtures("_small_pieces")
 async def test_everything_is_erased_while_rows_are_folded(desk: Desk) -> None:
     await begins_to_fold(desk)
-    erasing = asyncio.ensure_future(desk.writer.erase())
+    erasing = asyncio.ensure_future(desk.writer.exchange(partial(desk.memories.erase, USER)))
     await asyncio.sleep(0)
     desk.pools.gate.set()
     await erasing

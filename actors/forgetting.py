@@ -1,0 +1,157 @@
+"""Forgetting: what is named goes from every answer at once, from the files when they are compacted, or at once with a proof."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from memoryd.actors.mailbox import Deadline
+from memoryd.actors.trajectories import Trajectories
+from memoryd.protocol import messages as m
+from memoryd.protocol.ids import EventId
+from memoryd.protocol.interfaces import Erasure
+from memoryd.protocol.internal import EraseEvents, RemoveGlobal
+from memoryd.protocol.records import ANY, MemoryFilter, microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from memoryd.actors.branching import Branching
+    from memoryd.actors.ref import Ref
+    from memoryd.clock import Clock
+    from memoryd.protocol.ids import BranchName, RecordId, TrajectoryId
+    from memoryd.protocol.interfaces import MemoryIndex, MemoryStore, Scan, Vectors
+    from memoryd.protocol.records import MemoryRecord
+
+ERASE_WITHIN_S: Final = 30.0
+HISTORY: Final = "history"
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a request means on one branch: records, their vectors float32 [n, dim], and the trajectories that tell of them."""
+
+    records: Sequence[MemoryRecord]
+    vectors: Vectors
+    trajectories: Sequence[TrajectoryId]
+
+    @property
+    def ids(self) -> tuple[RecordId, ...]:
+        return tuple(record.id for record in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """Answers what is to be forgotten of one user's memory."""
+
+    branching: Branching
+    knowledge: Ref
+    event_relay: Ref
+
+    async def forget(self, message: m.Forget) -> m.Forgotten:
+        """Erase the events they came from, hide them, delete them durably; and, if it is asked for, rewrite the files.
+
+        In this order a crash leaves what can still be seen, and so be forgotten again.
+        """
+        at = self.branching
+        at.write.refuse_when_full()
+        named = await at.pools.search(_named_by, at.store, at.index, at.trajectories, message)
+        elsewhere = await self._elsewhere(message, named)
+        everywhere = [named, *elsewhere.values()] if message.everywhere else [named]
+        ids = tuple({each: None for one in everywhere for each in one.ids})
+        if ids:  # first the copies: what is forgotten must not answer others
+            await self.knowledge.ask(RemoveGlobal(user=at.user, ids=ids), deadline=Deadline.after(ERASE_WITHIN_S))
+        records = {record.id: record for one in everywhere for record in one.records}
+        events = tuple({EventId(str(e)) for record in records.values() if (e := record.metadata.get("event_id"))})
+        erased = await self.erase_events(events) if events else 0
+        at.index.discard(named.ids)
+        at.write.delete(named.ids)
+        for trajectory in at.trajectories.forget(named.records, message.before):
+            at.write.drop(trajectory)
+        at.looks.close()
+        if message.everywhere:
+            await at.write.exchange(partial(self._erase, {**elsewhere, at.current: named}))
+        elif message.now:
+            at.write.compact_soon()
+        await at.write.durable()
+        at.looks.close()
+        return m.Forgotten(
+            records=len(records),
+            events=erased,
+            kept_in=self._kept_in(message, elsewhere) if records else (),
+            proof=await self._proof(everywhere) if message.now or message.everywhere else None,
+        )
+
+    async def erase_events(self, events: tuple[EventId, ...] | None) -> int:
+        """Overwrite what these events said, or all events of the user; return how many there were."""
+        message = EraseEvents(user=self.branching.user, events=events)
+        return await self.event_relay.ask(message, deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True)
+
+    async def _elsewhere(self, message: m.Forget, named: _Named) -> dict[BranchName, _Named]:
+        """Return what other branches hold of it."""
+        at = self.branching
+        wanted = m.Forget(ids=named.ids) if named.ids and not message.everywhere else message
+        found = {}
+        for branch in await at.pools.disk(at.store.branches, at.user) if at.store.has_branches(at.user) else ():
+            if branch.name != at.current:
+                looked, trajectories = await at.looks.at(branch.name)
+                one = await at.pools.search(_named_by, at.store, looked.index, trajectories, wanted)
+                if one.records:
+                    found[branch.name] = one
+        return found
+
+    def _erase(self, named: Mapping[BranchName, _Named]) -> None:
+        at = self.branching
+        erasures = {branch: Erasure(one.ids, one.trajectories) for branch, one in named.items()}
+        at.store.erase_from(at.user, erasures, microseconds(at.clock.now()))
+
+    def _kept_in(self, message: m.Forget, elsewhere: Mapping[BranchName, _Named]) -> tuple[str, ...]:
+        if message.everywhere:
+            return ()
+        return (*(() if message.now else (HISTORY,)), *(f"branch {name}" for name in elsewhere))
+
+    async def _proof(self, everywhere: Sequence[_Named]) -> m.ErasureProof:
+        at = self.branching
+        vectors = {i: v for one in everywhere for i, v in zip(one.ids, one.vectors, strict=True)}
+        records = {record.id: record for one in everywhere for record in one.records}
+        stacked = np.stack(list(vectors.values())) if vectors else np.empty((0, 0), np.float32)
+        scan = await at.pools.disk_in_background(at.store.scan, at.user, list(records.values()), stacked)
+        return _proven(at.clock, records, vectors, scan)
+
+
+def _proven(
+    clock: Clock, records: Mapping[RecordId, MemoryRecord], vectors: Mapping[RecordId, Vectors], scan: Scan
+) -> m.ErasureProof:
+    erased = [
+        m.ErasedRecord(
+            id=each,
+            text_sha256=hashlib.sha256(record.text.encode()).hexdigest(),
+            vector_sha256=hashlib.sha256(vectors[each].tobytes()).hexdigest(),
+        )
+        for each, record in records.items()
+    ]
+    whole = hashlib.sha256("".join(f"{e.id}{e.text_sha256}{e.vector_sha256}" for e in erased).encode())
+    return m.ErasureProof(
+        at=clock.now(),
+        records=tuple(erased[: m.MAX_PROVEN]),
+        records_sha256=whole.hexdigest(),
+        files=tuple(m.ScannedFile(file=one.file, bytes=one.bytes, sha256=one.sha256) for one in scan.files),
+        traces=tuple(
+            m.FoundTrace(file=one.file, offset=one.offset, what=one.what) for one in scan.traces[: m.MAX_PROVEN]
+        ),
+    )
+
+
+def _named_by(store: MemoryStore, index: MemoryIndex, told: Trajectories, message: m.Forget) -> _Named:
+    """Return what a request means, the records in order of arrival."""
+    ids: Sequence[RecordId] = message.ids
+    if not ids:
+        where = ANY if message.session_id is None else MemoryFilter(session_id=message.session_id)
+        ids = index.select(where, message.before)
+    records = [store.decode(record) for record in index.records(ids)]
+    vectors = index.vectors([record.id for record in records])
+    return _Named(records, vectors, Trajectories(told.all()).forget(records, message.before))

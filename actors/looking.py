@@ -1,0 +1,44 @@
+"""Memories that are only looked at: other branches, and this one as it stood at an earlier moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from memoryd.actors.trajectories import Trajectories
+from memoryd.protocol.records import microseconds
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from memoryd.actors.pools import Pools
+    from memoryd.protocol.ids import BranchName, UserId
+    from memoryd.protocol.interfaces import Looked, MemoryStore
+
+MOST: Final = 4  # that are kept open, those used last
+
+
+class Looks:
+    """What a user's files hold, read when it is asked for. Must be closed when a file is written that it may show."""
+
+    def __init__(self, user: UserId, store: MemoryStore, pools: Pools) -> None:
+        self._user = user
+        self._store = store
+        self._pools = pools
+        self._open: dict[tuple[BranchName, datetime | None], tuple[Looked, Trajectories]] = {}
+
+    async def at(self, branch: BranchName, moment: datetime | None = None) -> tuple[Looked, Trajectories]:
+        """Return a branch as it is, or as it was at a moment. Raises NotFound or StorageFault."""
+        place = branch, moment
+        found = self._open.pop(place, None)
+        if found is None:
+            moment_us = None if moment is None else microseconds(moment)
+            looked = await self._pools.disk(self._store.look, self._user, branch, moment_us)
+            found = looked, Trajectories(looked.trajectories)
+        self._open[place] = found
+        while len(self._open) > MOST:
+            del self._open[next(iter(self._open))]
+        return found
+
+    def close(self) -> None:
+        """Read everything anew from now on."""
+        self._open.clear()

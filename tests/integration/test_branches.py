@@ -1,0 +1,297 @@
+"""Branches, looking back and forgetting with proof, as a client meets them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memoryd.files import RealFiles
+from memoryd.protocol.errors import InvalidMessage, NotFound
+from memoryd.rvf.inspect import inspect
+from memoryd.standalone import standalone
+from tests.helpers.daemon import event, events, running, texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from memoryd.client import Memory
+    from memoryd.protocol.messages import ErasureProof
+    from tests.helpers.daemon import House
+
+SECRET = "the launch code is tangerine, do not tell"  # noqa: S105 - that is the point
+
+
+async def held(memory: Memory, branch: str | None = None) -> list[str]:
+    """Return the texts of a branch, of the one in use if none is named, in order of the alphabet."""
+    found = [record.text async for page in memory.export(branch=branch) for record in page.records]
+    answered = await memory.recall("anything", top_k=100, branch=branch)
+    assert sorted(texts(answered)) == sorted(found)
+    return sorted(found)
+
+
+async def moment() -> datetime:
+    """Return a moment between what was done and what comes."""
+    await asyncio.sleep(0.002)
+    now = datetime.now(UTC)
+    await asyncio.sleep(0.002)
+    return now
+
+
+async def test_a_branch_goes_on_by_itself_and_comes_back(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        memory = await house.connect()
+        kept = await memory.remember("from before")
+        lost = await memory.remember("to be given up")
+        await memory.create_branch("trial")
+        await memory.remember("on the main line")
+        await memory.switch_branch("trial")
+        await memory.publish([event("e1", "on trial")], ack="committed")
+        await memory.forget(ids=[lost.id])
+
+        assert await held(memory) == ["from before", "on trial"]
+        assert await held(memory, "main") == ["from before", "on the main line", "to be given up"]
+        status = await memory.status(user="default")
+        assert status.user is not None
+        assert (status.user.branch, status.user.records) == ("trial", 2)
+
+        found = await memory.compare_branches("trial", "main")
+        assert (found.only_here, found.only_there) == (1, 2)
+        assert [record.text for record in found.here] == ["on trial"]
+        assert sorted(record.text for record in found.there) == ["on the main line", "to be given up"]
+
+        await memory.switch_branch("main")
+        merged = await memory.merge_branch("trial")
+        assert (merged.added, merged.removed) == (1, 1)
+        again = await memory.merge_branch("trial")
+        assert (again.added, again.removed) == (0, 0)
+        await memory.drop_branch("trial")
+
+        assert await held(memory) == ["from before", "on the main line", "on trial"]
+        assert [(each.name, each.is_current) for each in await memory.branches()] == [("main", True)]
+        assert await memory.verify() == []
+        assert kept.text == "from before"
+
+
+async def test_what_is_published_while_branches_are_switched_is_kept_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember("from before")
+        await house.memory.create_branch("trial")
+        publishing = asyncio.ensure_future(publish_slowly(house))
+        for name in ("trial", "main") * 4:
+            await house.memory.switch_branch(name)
+            await asyncio.sleep(0.01)
+        await publishing
+        await house.settled()
+
+        main, trial = await held(house.memory, "main"), await held(house.memory, "trial")
+
+        everything = [f"e message {number}" for number in range(60)]
+        assert sorted(each for each in main + trial if each != "from before") == sorted(everything)
+        assert await house.memory.verify() == []
+
+    async with running(tmp_path) as house:
+        assert (await held(house.memory, "main"), await held(house.memory, "trial")) == (main, trial)
+
+
+async def publish_slowly(house: House) -> None:
+    for first in range(0, 60, 3):
+        await house.memory.publish(events(60)[first : first + 3], ack="stored")
+        await asyncio.sleep(0.003)
+
+
+async def test_the_branch_in_use_is_in_use_after_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember("from before")
+        await house.memory.create_branch("trial")
+        await house.memory.create_branch("deeper", of="trial")
+        await house.memory.switch_branch("deeper")
+        await house.memory.remember("deep")
+
+    async with running(tmp_path) as house:
+        assert await held(house.memory) == ["deep", "from before"]
+        found = {each.name: each for each in await house.memory.branches()}
+        assert (found["deeper"].is_current, found["deeper"].parent, found["deeper"].own_records) == (True, "trial", 1)
+        assert found["trial"].created is not None
+
+
+async def test_runs_that_ended_on_a_branch_are_merged(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember("from before")
+        run = await house.memory.begin_trajectory("what to do")
+        await house.memory.create_branch("trial")
+        await house.memory.switch_branch("trial")
+        await house.memory.end_trajectory(run, quality=1.0)
+        await house.memory.switch_branch("main")
+        assert [one.quality for one in await house.memory.trajectories()] == [None]
+
+        merged = await house.memory.merge_branch("trial")
+
+        assert (merged.trajectories, merged.added) == (1, 1)
+        assert [one.quality for one in await house.memory.trajectories()] == [1.0]
+
+
+async def test_requests_about_branches_that_cannot_be(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        memory = await house.connect()
+        await memory.remember("something")
+        await memory.create_branch("trial")
+
+        for name in ("../x", "", "a b"):
+            with pytest.raises(InvalidMessage, match="not a name of a branch"):
+                await memory.create_branch(name)
+        for call in (
+            memory.switch_branch("none"),
+            memory.drop_branch("none"),
+            memory.merge_branch("none"),
+            memory.compare_branches("none"),
+            memory.recall("anything", branch="none"),
+            memory.create_branch("other", of="none"),
+        ):
+            with pytest.raises(NotFound, match="no branch none"):
+                await call
+        with pytest.raises(InvalidMessage, match="there already"):
+            await memory.create_branch("trial")
+        with pytest.raises(InvalidMessage, match="in use"):
+            await memory.drop_branch("main")
+        with pytest.raises(InvalidMessage, match="into itself"):
+            await memory.merge_branch("main")
+
+        assert await held(memory) == ["something"]
+        assert await memory.remember("and on") is not None
+
+
+async def test_a_memory_is_asked_as_it_stood(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        memory = await house.connect()
+        start = await moment()
+        first = await memory.remember("the first")
+        then = await moment()
+        await memory.publish([event("e1", "the second")], ack="committed")
+        await memory.forget(ids=[first.id])
+        now = await moment()
+
+        answers = [texts(await memory.recall("which", as_of=when)) for when in (start, then, now)]
+
+        assert answers == [[], ["the first"], ["the second"]]
+        assert texts(await memory.recall("which")) == ["the second"]
+
+
+async def test_what_was_erased_cannot_be_looked_back_at_and_the_answer_says_so(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        secret = await house.memory.remember(SECRET)
+        await house.memory.remember("nothing secret")
+        then = await moment()
+        hidden = await house.memory.forget(ids=[secret.id])
+        assert hidden.kept_in == ("history",)
+        assert SECRET in texts(await house.memory.recall("code", as_of=then))
+
+        await house.memory.forget(before=datetime(1990, 1, 1, tzinfo=UTC), now=True)
+
+        answer = await house.memory.recall("code", as_of=then)
+        assert (texts(answer), answer.partial) == (["nothing secret"], ("history",))
+
+
+def proven(proof: ErasureProof | None, root: Path) -> list[str]:
+    """Return what a proof says is left, after comparing it with the files."""
+    assert proof is not None
+    for one in proof.files:
+        assert (root / one.file).stat().st_size == one.bytes
+        assert hashlib.sha256((root / one.file).read_bytes()).hexdigest() == one.sha256
+    return sorted(f"{trace.file}: {trace.what}" for trace in proof.traces)
+
+
+async def test_who_forgets_now_gets_a_proof(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish([event("e1", SECRET), event("e2", "nothing secret")], ack="committed")
+        (found,) = (await house.memory.recall("tangerine", top_k=1)).memories
+
+        gone = await house.memory.forget(ids=[found.record.id], now=True)
+
+        assert (gone.records, gone.events, gone.kept_in) == (1, 1, ())
+        assert proven(gone.proof, house.root) == []
+        assert gone.proof is not None
+        (erased,) = gone.proof.records
+        assert erased.text_sha256 == hashlib.sha256(SECRET.encode()).hexdigest()
+        assert {one.file for one in gone.proof.files} >= {"default/memory.rvf", "events.sqlite"}
+        assert texts(await house.memory.recall("tangerine")) == ["nothing secret"]
+
+
+async def test_branches_that_still_hold_it_are_named_and_included_when_asked_for(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        secret = await house.memory.remember(SECRET)
+        await house.memory.remember("nothing secret")
+        await house.memory.create_branch("trial")
+        await house.memory.create_branch("deeper", of="trial")
+
+        here = await house.memory.forget(ids=[secret.id], now=True)
+
+        assert here.kept_in == ("branch deeper", "branch trial")
+        left = proven(here.proof, house.root)
+        assert f"default/memory.rvf: memory {secret.id}" in left
+        assert SECRET in await held(house.memory, "deeper")
+
+        everywhere = await house.memory.forget(ids=[secret.id], everywhere=True)
+
+        assert (everywhere.records, everywhere.kept_in) == (1, ())
+        assert proven(everywhere.proof, house.root) == []
+        for branch in ("main", "trial", "deeper"):
+            assert await held(house.memory, branch) == ["nothing secret"]
+        assert await house.memory.verify() == []
+
+
+async def test_who_says_the_same_is_named_by_the_proof(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        one = await house.memory.remember(SECRET)
+        other = await house.memory.remember(f"somebody said: {SECRET}!")
+
+        gone = await house.memory.forget(ids=[one.id], now=True)
+
+        assert f"default/memory.rvf: memory {other.id} says the same" in proven(gone.proof, house.root)
+
+
+async def test_forgetting_everything_takes_all_branches(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember(SECRET)
+        await house.memory.create_branch("trial")
+        await house.memory.switch_branch("trial")
+        await house.memory.remember("on trial")
+
+        await house.memory.forget(everything=True)
+
+        assert await held(house.memory) == []
+        assert [each.name for each in await house.memory.branches()] == ["main"]
+        assert not [path for path in (house.root / "default").rglob("*") if path.name not in KEPT]
+
+
+KEPT = ("memory.rvf", "memory.rvf.lock")
+
+
+async def test_a_branch_is_exported_into_a_file_of_its_own(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(300), ack="committed")
+        await house.memory.create_branch("trial")
+        await house.memory.switch_branch("trial")
+        await house.memory.remember("on trial")
+
+        with standalone(tmp_path / "trial.rvf") as out:
+            async for page in house.memory.export(branch="trial"):
+                out.add(page)
+
+        file = RealFiles().open(tmp_path / "trial.rvf", writable=False)
+        whole = inspect(file, tmp_path / "trial.rvf")
+        file.close()
+        assert (whole.vectors, whole.deleted) == (301, 0)
+        assert left(tmp_path, "trial") == ["trial.rvf"]
+        with pytest.raises(InvalidMessage, match="there already"), standalone(tmp_path / "trial.rvf"):
+            pass
+        with pytest.raises(InvalidMessage, match="no memory"), standalone(tmp_path / "none.rvf"):
+            pass
+        assert left(tmp_path, "none") == []
+
+
+def left(folder: Path, name: str) -> list[str]:
+    return [path.name for path in folder.glob(f"{name}*")]
