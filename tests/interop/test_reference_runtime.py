@@ -7,14 +7,18 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import numpy as np
 import pytest
 
 from memoryd.files import RealFiles
+from memoryd.protocol.ids import MAIN, BranchName, Seq
 from memoryd.protocol.interfaces import Batch, ModelInfo
+from memoryd.protocol.messages import Exported
 from memoryd.rvf import format as rvf
 from memoryd.rvf.adjacency import pack_adjacency
 from memoryd.rvf.store import RvfMemoryStore
+from memoryd.standalone import standalone
 from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.graph import Graph, link
 from memoryd.vectors.index import VectorIndex
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from memoryd.protocol.interfaces import Adjacency, Opened, Rewriting, Vectors
+    from memoryd.protocol.records import MemoryRecord
 
 DIM = 384
 MODEL = ModelInfo("all-MiniLM-L6-v2", DIM, "ab" * 32)
@@ -187,6 +192,46 @@ def test_the_reference_runtime_searches_the_graph_of_a_memory_that_was_folded_an
     )
     assert right >= 0.99 * best.size
     assert ours(tmp_path / "data", model).verify(USER) == []
+
+
+def test_the_reference_runtime_reads_a_memory_that_has_branches_and_a_branch_that_was_exported(tmp_path: Path) -> None:
+    opened = filled(tmp_path / "data", 300, 50)
+    opened.file.close()
+    memories = ours(tmp_path / "data")
+    memories.branch(USER, TRIAL, MAIN)
+    opened = memories.open(USER)
+    opened.file.commit(Batch(entries=entries([300], DIM), deleted=[record_id(n) for n in range(20)]))
+    opened.file.compact(erases=True)  # what the branch still sees stays in the file, deleted
+    opened.file.close()
+    memories.switch(USER, TRIAL, Seq(0))
+    opened = memories.open(USER)
+    opened.file.commit(Batch(entries=entries([400], DIM), deleted=[record_id(250)]))
+    opened.file.close()
+    queries = units(5, DIM, seed=5)
+
+    assert_agrees(answers_of_runtime(tmp_path / "data", queries, tmp_path), queries, [*range(20, 301)])
+
+    index = memories.look(USER, TRIAL).index
+    with standalone(file_of(tmp_path / "exported")) as out:
+        page: int | None = 0
+        while page is not None:
+            records, vectors, page = index.page(page, 100)
+            found = [replace_embedding(memories.decode(r), v) for r, v in zip(records, vectors, strict=True)]
+            out.add(Exported(records=tuple(found), model=MODEL.name, model_sha256=MODEL.sha256, next=page))
+    held = [*(n for n in range(300) if n != 250), 400]
+    said = answers_of_runtime(tmp_path / "exported", queries, tmp_path)
+    rows = dict(enumerate(held))
+    for answer in cast("list[dict[str, list[dict[str, float]]]]", said["answers"]):
+        for hit in answer["hits"]:
+            hit["id"] = rows[int(hit["id"])]
+    assert_agrees(said, queries, held)
+
+
+TRIAL = BranchName("trial")
+
+
+def replace_embedding(record: MemoryRecord, vector: Vectors) -> MemoryRecord:
+    return msgspec.structs.replace(record, embedding=vector.tobytes())
 
 
 LINKED_ROWS = 2500
