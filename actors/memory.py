@@ -40,6 +40,7 @@ from memoryd.protocol.internal import (
     Ingest,
     MappedEvent,
     ObserveUser,
+    Repair,
     Resume,
     RunSignal,
 )
@@ -267,6 +268,8 @@ class MemoryAgent(Actor):
                 return m.Trajectories(trajectories=tuple(fitting_prefix(self._trajectories.newest(limit), weight_of)))
             case Fetch(ids=ids):
                 return self._fetch(ids)
+            case Repair():
+                return ctx.detach(self._repair())
             case ObserveUser():
                 return self.status()
         return None
@@ -450,6 +453,11 @@ class MemoryAgent(Actor):
         self._branching.current = MAIN
         self._looks.close()
         return m.Forgotten(records=len(ids), events=erased)
+
+    async def _repair(self) -> m.Done:
+        await self._write.exchange(partial(self._store.repair, self._user))
+        self._looks.close()
+        return m.Done()
 
     # --- trajectories ---
 

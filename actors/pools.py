@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -97,7 +98,7 @@ def _yield_to_others(yielding: int) -> None:
 
 async def _run(pool: ThreadPoolExecutor, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run `call` in `pool`. A cancelled caller still waits until the call has returned: nobody else may have its files."""
-    future = asyncio.get_running_loop().run_in_executor(pool, lambda: call(*args, **kwargs))
+    future = asyncio.get_running_loop().run_in_executor(pool, partial(call, *args, **kwargs))
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:

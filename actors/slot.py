@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -288,9 +289,17 @@ class Slot:
         self._exit = end
         if is_crash(end):
             self.last_cause = end.cause if isinstance(end, Failed) else None
+            _let_go_of_locals(self.last_cause)
             self.last_error = self.last_cause.message if isinstance(self.last_cause, MemorydError) else reason(end)
         if self.phase is not Phase.QUARANTINED:
             self.phase = Phase.COLD
         if self._started is not None:
             self._started.set()
         self._on_exit(self, end)
+
+
+def _let_go_of_locals(error: BaseException | None) -> None:
+    """Keep what a failure says and where it was, and not the files and rows that its calls had in hand."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

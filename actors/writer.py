@@ -270,7 +270,7 @@ class Writer:
         if self._tidy_timer is None:
             self._tidy_timer = self._ctx.after(seconds, TidyDue())
 
-    async def exchange(self, work: Callable[[], None]) -> Opened:
+    async def exchange(self, work: Callable[[], object]) -> Opened:
         """Close the file, do `work` with the files of the user, and go on with the one that is in use then.
 
         It knows how far the events were applied, whatever it was before. Raises what `work` raises.

@@ -259,9 +259,12 @@ class Memory:
         """Return the metrics in Prometheus' text format."""
         return (await self._use.request(None, m.GetMetrics(), WITHIN_S)).text
 
-    async def verify(self, *, user: str | None = None) -> list[m.VerifyFinding]:
-        """Check every byte of the user's file; an empty list means all is well."""
-        return list((await self._use.request(user, m.Verify(), PUBLISH_WITHIN_S)).findings)
+    async def verify(self, *, user: str | None = None, repair: bool = False) -> list[m.VerifyFinding]:
+        """Check every byte of the user's files; an empty list means all is well.
+
+        With `repair`, what follows from records and vectors is made anew before, where something is wrong.
+        """
+        return list((await self._use.request(user, m.Verify(repair=repair), PUBLISH_WITHIN_S)).findings)
 
     async def parked(self, *, user: str | None = None) -> list[m.ParkedItem]:
         """Return the events that were put aside because they broke their reader."""

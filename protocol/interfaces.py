@@ -532,6 +532,13 @@ class MemoryStore(Protocol):
         """Read every byte of the user's files and return what is wrong with them; takes no lock, writes nothing."""
         ...
 
+    def repair(self, user: UserId) -> Sequence[str]:
+        """Make anew what follows from records and vectors, in those files of a closed user in which something is wrong.
+
+        Return the files. What cannot be read stays as it is. Raises Locked or another StorageFault.
+        """
+        ...
+
     def has_branches(self, user: UserId) -> bool:
         """Whether there is more than the main line; quick."""
         ...

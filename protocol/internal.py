@@ -187,6 +187,10 @@ class Fetched(Tell, frozen=True, kw_only=True):
     vectors: Vectors
 
 
+class Repair(Ask["Done"], frozen=True, kw_only=True):
+    """Make anew what follows from records and vectors in the files of the user."""
+
+
 class ObserveUser(Ask[UserStatus], frozen=True, kw_only=True):
     """Ask for the figures of one user's memory."""
 

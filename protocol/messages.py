@@ -539,7 +539,9 @@ class Metrics(Struct, frozen=True, kw_only=True):
 
 
 class Verify(Ask["Verified"], frozen=True, kw_only=True):
-    """Read every byte of the user's file and check it."""
+    """Read every byte of the user's files and check it; with `repair`, first make anew what can be derived."""
+
+    repair: bool = False
 
 
 class VerifyFinding(Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import msgspec
@@ -11,7 +12,7 @@ from memoryd import metrics
 from memoryd.actors.bus import Feed, Join, Leave
 from memoryd.actors.mailbox import Deadline
 from memoryd.protocol import messages as m
-from memoryd.protocol.errors import MemorydError, NotFound, Unsupported
+from memoryd.protocol.errors import ActorFailed, Locked, MemorydError, NotFound, Quarantined, StorageFault, Unsupported
 from memoryd.protocol.events import Receipt, StoredEvent, weight_of
 from memoryd.protocol.ids import Seq, UserId
 from memoryd.protocol.internal import (
@@ -25,6 +26,7 @@ from memoryd.protocol.internal import (
     ReadLogStatus,
     ReadParked,
     RemoveGlobal,
+    Repair,
     UnparkEvents,
 )
 
@@ -93,8 +95,8 @@ class Desk:
                 return self._overview.tree()
             case m.GetMetrics():
                 return m.Metrics(text=metrics.text())
-            case m.Verify():
-                return await self._verify(user)
+            case m.Verify(repair=repair):
+                return await self._verify(user, deadline, repair=repair)
             case m.GetParked():
                 return await self._parked(user, deadline)
             case m.Unpark():
@@ -196,13 +198,27 @@ class Desk:
             return status
         return msgspec.structs.replace(status, user=await self._agent_of(user).ask(ObserveUser(), deadline=deadline))
 
-    async def _verify(self, user: UserId) -> m.Verified:
+    async def _verify(self, user: UserId, deadline: Deadline, *, repair: bool) -> m.Verified:
         if not await self._pools.disk(self._store.exists, user):
             raise NotFound("this user has no memory", field="user", hint="name another, or remember something first")
+        if repair:
+            await self._repair(user, deadline)
         findings = await self._pools.disk(self._store.verify, user)
         return m.Verified(
             findings=tuple(m.VerifyFinding(what=f.what, offset=f.offset, hint=f.hint, file=f.file) for f in findings),
         )
+
+    async def _repair(self, user: UserId, deadline: Deadline) -> None:
+        """Have the files repaired by who has them open; by ourselves when nobody can, because of what is wrong."""
+        while True:
+            try:
+                await self._agent_of(user).ask(Repair(), deadline=deadline)
+            except (Quarantined, StorageFault, ActorFailed):
+                with suppress(Locked):  # it was opened again meanwhile
+                    await self._pools.disk(self._store.repair, user)
+                    return
+            else:
+                return
 
     async def _parked(self, user: UserId, deadline: Deadline) -> m.Parked:
         parked = await self._event_relay.ask(ReadParked(), deadline=deadline)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from memoryd.cli.connection import Connection
+    from memoryd.protocol.messages import VerifyFinding
 
 T = TypeVar("T")
 
@@ -63,33 +64,46 @@ def tree_command(target: Target) -> None:
 
 
 @click.command("verify")
+@click.option(
+    "--repair", is_flag=True, help="Make anew what follows from records and vectors, where something is wrong."
+)
 @reaches_daemon
-def verify_command(target: Target) -> int:
-    """Check every byte of a user's file.
+def verify_command(target: Target, repair: bool) -> int:  # noqa: FBT001 - click
+    """Check every byte of a user's files.
 
-    Use it after a crash of the machine, or when a disk is in doubt. It reads and changes nothing; the exit code is 74
-    when something is wrong, and each finding says what to do.
+    Use it after a crash of the machine, or when a disk is in doubt. It reads every hash, count, id and cursor, and whether
+    records, vectors, columns, graph and branches agree; the exit code is 74 when something is wrong, and each finding says
+    where and what to do. It changes nothing unless --repair is given: then columns, codes and the graph are made anew from
+    records and vectors. What those say cannot be derived: a backup has it.
 
     \b
-    Example:
+    Examples:
       memoryd verify --user alice
+      memoryd verify --user alice --repair
     """
 
-    async def findings(connection: Connection) -> tuple[list[tuple[str, int, str]], str]:
+    async def findings(connection: Connection) -> tuple[list[VerifyFinding], list[VerifyFinding], str]:
         found = await connection.memory.verify(user=target.user)
-        return [(each.what, each.offset, each.hint) for each in found], connection.user
+        left = await connection.memory.verify(user=target.user, repair=True) if repair and found else found
+        return found, left, connection.user
 
-    found, user = _ask(target, findings)
+    found, left, user = _ask(target, findings)
     if not found:
         click.echo(f"the memory of {user} is sound")
         return 0
     from memoryd.cli.output import console, table
 
-    shown = table(">byte", "what", "mend", title=f"{len(found)} findings in the memory of {user}")
-    for what, offset, hint in found:
-        shown.add_row(str(offset), what, hint)
+    shown = table("file", ">byte", "what", "mend", title=f"{len(found)} findings in the memory of {user}")
+    for column in shown.columns[2:]:
+        column.no_wrap, column.overflow = False, "fold"  # a mend that is cut mends nothing
+    for each in found:
+        shown.add_row(each.file, f"{each.offset:,}", each.what, each.hint)
     console().print(shown)
-    return EXIT_DAMAGED
+    if repair:
+        click.echo(
+            "all of it is repaired" if not left else f"{len(left)} findings are left: restore the file from a backup"
+        )
+    return EXIT_DAMAGED if left else 0
 
 
 @click.command("metrics")

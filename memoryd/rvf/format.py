@@ -97,7 +97,7 @@ class Manifest:
     profile: int = 0
 
 
-def content_hash(payload: bytes) -> bytes:
+def content_hash(payload: bytes | memoryview) -> bytes:
     """Return the 16 bytes that guard `payload`: its CRC-32, four times, rotated by 0, 8, 16 and 24 bits."""
     crc = zlib.crc32(payload)
     return struct.pack("<4I", *((crc << bits | crc >> (32 - bits)) & 0xFFFFFFFF for bits in (0, 8, 16, 24)))

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 import xxhash
 
+from memoryd.protocol.errors import Damaged
 from memoryd.protocol.ids import RecordId, TrajectoryId, record_key, record_of_key
 from memoryd.protocol.interfaces import ModelInfo
 from memoryd.protocol.records import microseconds
@@ -416,8 +417,13 @@ class SealedPart:
 
     @cached_property
     def rows(self) -> NDArray[np.uint64]:
-        """Row ids, uint64 [slots]."""
-        return self.column("rows")
+        """Row ids, uint64 [slots]; those that stand beside the vectors when the column does not hold."""
+        try:
+            return self.column("rows")
+        except Damaged:
+            rows = np.zeros(self.slots, np.uint64)
+            rows[: self.count] = self._sound_rows()["id"]
+            return rows
 
     @cached_property
     def keys(self) -> NDArray[np.uint64]:
@@ -558,7 +564,21 @@ class SealedPart:
 
     @cached_property
     def _sums(self) -> NDArray[np.uint64]:
-        return self.column("sums")
+        try:
+            return self.column("sums")
+        except Damaged:
+            vectors = np.ascontiguousarray(self._sound_rows()["vector"])
+            return np.array([xxhash.xxh3_64_intdigest(vector) for vector in vectors], np.uint64)
+
+    def _sound_rows(self) -> NDArray[np.void]:
+        """Return all rows of the vector segment, whose content hash holds. Raises Damaged."""
+        if self.vec is None:
+            raise damaged(self._path, self._at, "sealed rows without their vectors")
+        start = self.vec.offset + rvf.HEADER_SIZE
+        payload = self._mapping.data[start : start + self.vec.length]
+        if rvf.content_hash(payload) != self.head.vec_hash:
+            raise damaged(self._path, self.vec.offset, "content hash fails")
+        return np.frombuffer(payload, rvf.row_dtype(self.dim), self.count, rvf.VEC_HEAD_SIZE)
 
     @cached_property
     def _ends(self) -> NDArray[np.uint32]:

@@ -18,7 +18,7 @@ from memoryd.rvf.file import RvfMemoryFile, require_model
 from memoryd.rvf.format import Identity
 from memoryd.rvf.lineage import read_lineage
 from memoryd.rvf.lock import Locks, WriterLock
-from memoryd.rvf.places import FILE_NAME, HEAD_NAME, LOCK_SUFFIX, branch_names, branch_path, lock_path
+from memoryd.rvf.places import FILE_NAME, HEAD_NAME, LOCK_SUFFIX, branch_names, branch_of, branch_path, lock_path
 from memoryd.rvf.records import UNREADABLE, decode_record, encode_record
 from memoryd.rvf.rewriting import TEMPORARY_SUFFIX, Retention
 from memoryd.rvf.sight import Sight
@@ -99,7 +99,39 @@ class RvfMemoryStore:
         """
         return self._open(user, None)
 
+    def repair(self, user: UserId) -> Sequence[str]:
+        """Make anew what follows from records and vectors, in those files of a closed user in which something is wrong.
+
+        Return the files. What cannot be read stays as it is. Raises Locked or another StorageFault.
+        """
+        repaired = []
+        for one in dict.fromkeys(finding.file for finding in self.verify(user)):
+            branch = branch_of(self._folder(user) / one)[1]
+            try:
+                file, _, _ = self._open_file(user, BranchName(branch))
+            except Damaged:
+                continue
+            try:
+                file.compact()
+                if (linking := file.linking()) is not None and linking.prepare():
+                    file.finish(linking)
+                repaired.append(one)
+            except Damaged:
+                continue
+            finally:
+                file.close()
+        return repaired
+
     def _open(self, user: UserId, branch: BranchName | None) -> Opened:
+        file, contents, branch = self._open_file(user, branch)
+        try:
+            index = self._make_index(contents)
+        except BaseException:
+            file.close()
+            raise
+        return Opened(file, index, contents.trajectories, contents.applied_seq, branch)
+
+    def _open_file(self, user: UserId, branch: BranchName | None) -> tuple[RvfMemoryFile, Contents, BranchName]:
         lock: WriterLock | Locks = (of_user := self._lock(self._folder(user) / FILE_NAME))
         try:
             if branch is None:
@@ -114,12 +146,7 @@ class RvfMemoryStore:
         except BaseException:
             lock.abandon()
             raise
-        try:
-            index = self._make_index(contents)
-        except BaseException:
-            file.close()
-            raise
-        return Opened(file, index, contents.trajectories, contents.applied_seq, branch)
+        return file, contents, branch
 
     def erase(self, user: UserId) -> None:
         """Remove everything of a user whose file is closed. Raises Locked while it is open.

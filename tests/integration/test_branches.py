@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
+from memoryd.actors import writer
 from memoryd.files import RealFiles
-from memoryd.protocol.errors import InvalidMessage, NotFound
+from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound
+from memoryd.protocol.records import MemoryFilter
+from memoryd.rvf import format as rvf
 from memoryd.rvf.inspect import inspect
+from memoryd.rvf.snapshot import read_snapshot
 from memoryd.standalone import standalone
-from tests.helpers.daemon import event, events, running, texts
+from tests.helpers.daemon import event, events, exported, running, texts, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from memoryd.client import Memory
     from memoryd.protocol.messages import ErasureProof
+    from memoryd.rvf.sealed import SealedPart
     from tests.helpers.daemon import House
 
 SECRET = "the launch code is tangerine, do not tell"  # noqa: S105 - that is the point
@@ -295,3 +301,57 @@ async def test_a_branch_is_exported_into_a_file_of_its_own(tmp_path: Path) -> No
 
 def left(folder: Path, name: str) -> list[str]:
     return [path.name for path in folder.glob(f"{name}*")]
+
+
+@pytest.fixture
+def quiet_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "QUIET_AFTER_S", 0.1)
+
+
+@pytest.mark.usefixtures("quiet_soon")
+async def test_a_memory_is_repaired_while_it_is_open(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(300), ack="committed")
+        await until(lambda: len(sealed(house)) == 1)
+        damage(house)
+        assert await house.memory.verify()
+
+        assert await house.memory.verify(repair=True) == []
+
+        assert len(await exported(house.memory, "default")) == 300
+        assert await house.memory.verify() == []
+
+
+@pytest.mark.usefixtures("quiet_soon")
+async def test_a_memory_that_cannot_be_opened_is_repaired(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(300), ack="committed")
+        await until(lambda: len(sealed(house)) == 1)
+    damage(house, section=7)  # the sessions, which every filtered recall looks at
+
+    async with running(tmp_path) as house:
+        with suppress(MemorydError):
+            await house.memory.recall("anything", filter=MemoryFilter(session_id="s"))
+
+        assert await house.memory.verify(repair=True) == []
+
+
+def sealed(house: House) -> list[SealedPart]:
+    path = house.root / "default" / "memory.rvf"
+    file = RealFiles().open(path, writable=False)
+    try:
+        return read_snapshot(file, path).parts
+    finally:
+        file.close()
+
+
+def damage(house: House, section: int = 1) -> None:
+    """Change a byte of the checksums of vectors, or of another section, on the disk."""
+    (part,) = sealed(house)
+    place = part.head.sections[section]
+    with (house.root / "default" / "memory.rvf").open("r+b") as file:
+        at = part.private.offset + rvf.HEADER_SIZE + place.offset
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 4]))
