@@ -104,8 +104,7 @@ class Memory:
         self, items: Sequence[Draft], *, user: str | None = None, within: float = PUBLISH_WITHIN_S
     ) -> list[MemoryRecord]:
         """Keep several texts as one durable batch. Raises TooLarge when they do not fit one message."""
-        reply = await self._use.request(user, m.Remember(drafts=tuple(items)), within)
-        return list(reply.records)
+        return list((await self.import_drafts(items, user=user, within=within)).records)
 
     async def recall(
         self,
@@ -198,6 +197,12 @@ class Memory:
     async def drop_branch(self, name: str, *, user: str | None = None) -> None:
         """Remove a branch, and what only it holds."""
         await self._use.request(user, m.DropBranch(name=BranchName(name)), WITHIN_S)
+
+    async def import_drafts(
+        self, items: Sequence[Draft], *, user: str | None = None, within: float = PUBLISH_WITHIN_S
+    ) -> m.Remembered:
+        """Keep texts like `remember_many`, and learn how many of those that bring an id were there before."""
+        return await self._use.request(user, m.Remember(drafts=tuple(items)), within)
 
     # --- trajectories ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,12 @@ from memoryd.files import RealFiles
 from memoryd.protocol.messages import Recalled
 from memoryd.protocol.records import RetrievedMemory, microseconds
 from memoryd.rvf.file import require_model
-from memoryd.rvf.lineage import read_lineage
+from memoryd.rvf.foreign import committed, is_memory, standing_alone
+from memoryd.rvf.lineage import lineage_of
 from memoryd.rvf.places import branch_of
-from memoryd.rvf.records import decode_record
+from memoryd.rvf.reader import damaged
+from memoryd.rvf.records import UNREADABLE, decode_record
+from memoryd.rvf.snapshot import read_snapshot
 from memoryd.vectors.codes import Codebook
 from memoryd.vectors.index import VectorIndex
 
@@ -34,19 +38,27 @@ def recall(
     """
     path = path.absolute()
     began = time.perf_counter()
-    lineage = read_lineage(RealFiles(), path)
-    require_model(lineage.own.history.model, embedder.model, branch_of(path)[0].name)
-    moment_us = None if as_of is None else microseconds(as_of)
-    contents = lineage.contents(moment_us)
-    partial = ("history",) if moment_us is not None and lineage.has_lost(moment_us) else ()
-    index = VectorIndex(contents, Codebook.shipped(embedder.model.sha256))
-    hits = index.view().search(embedder.embed([query]).vectors[0], k=top_k, where=where)
-    trajectories = Trajectories(contents.trajectories)
+    with closing(RealFiles().open(path, writable=False)) as file, standing_alone():
+        state = committed(file, path)
+        if not is_memory(file, state):
+            hint = "it is a store of another program: bring it in with memoryd import"
+            raise damaged(path, state.segment.offset, "no records of memoryd", hint)
+        lineage = lineage_of(RealFiles(), path, read_snapshot(file, path))
+        require_model(lineage.own.history.model, embedder.model, branch_of(path)[0].name)
+        moment_us = None if as_of is None else microseconds(as_of)
+        contents = lineage.contents(moment_us)
+        partial = ("history",) if moment_us is not None and lineage.has_lost(moment_us) else ()
+        index = VectorIndex(contents, Codebook.shipped(embedder.model.sha256))
+        hits = index.view().search(embedder.embed([query]).vectors[0], k=top_k, where=where)
+        trajectories = Trajectories(contents.trajectories)
+        try:
+            records = [trajectories.with_outcome(decode_record(hit.record)) for hit in hits.hits]
+        except UNREADABLE as error:
+            hint = "a newer program wrote it: use a newer memoryd"
+            raise damaged(path, state.segment.offset, "a record that cannot be decoded", hint) from error
     memories = tuple(
-        RetrievedMemory(
-            record=trajectories.with_outcome(decode_record(hit.record)), score=hit.score, sona_score=hit.score
-        )
-        for hit in hits.hits
+        RetrievedMemory(record=record, score=hit.score, sona_score=hit.score)
+        for record, hit in zip(records, hits.hits, strict=True)
     )
     elapsed = time.perf_counter() - began
     return Recalled(memories=memories, tier=hits.path, partial=partial, elapsed_ms=round(elapsed * 1e3, 3))

@@ -6,13 +6,18 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from memoryd.protocol.records import RetrievedMemory, Trajectory
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from memoryd.protocol.errors import MemorydError
 
 PIPE_WIDTH: Final = 160  # where no terminal says how wide it is
 TEXT_WIDTH: Final = 300
@@ -37,6 +42,27 @@ def console(*, err: bool = False) -> Console:
     file = sys.stderr if err else sys.stdout
     width = None if file.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     return Console(file=file, width=width, highlight=False, emoji=False, markup=False)
+
+
+def progress(on: Console) -> Progress:
+    """Return a bar that counts what is done, on a terminal; it shows nothing anywhere else."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=on,
+        transient=True,
+        disable=not on.is_terminal,
+    )
+
+
+def tell_rejected(on: Console, what: str, error: MemorydError) -> None:
+    """Say why one part of the input, such as `line 3`, was not taken."""
+    field = f" ({error.field})" if error.field else ""
+    on.print(f"{what}: {error.message}{field}" + (f"; {error.hint}" if error.hint else ""), soft_wrap=True)
 
 
 def shorten(text: str, width: int) -> str:

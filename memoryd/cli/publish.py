@@ -61,14 +61,14 @@ def publish_command(target: Target, file: str, ack: Ack) -> int:
       tail -F agent.log | memoryd publish --ack queued -
     """
     from memoryd.cli.connection import connected, run
-    from memoryd.cli.reading import reading
+    from memoryd.cli.reading import lines_in, reading
     from memoryd.cli.sending import LINES_AT_ONCE
     from memoryd.sources.lines import read_events
 
     async def work() -> int:
         async with connected(target) as connection, reading(file, read_events) as source:
             portions = source.portions(LINES_AT_ONCE)
-            return await send(connection, target.user, ack, portions, noun="line", total=_lines_in(Path(file)))
+            return await send(connection, target.user, ack, portions, noun="line", total=lines_in(file))
 
     return run(work())
 
@@ -131,28 +131,15 @@ async def send(
     total: int | None = None,
 ) -> int:
     """Send what comes, with a progress bar on a terminal; tell what became of it and return the exit code."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from memoryd.cli.output import console
+    from memoryd.cli.output import console, progress, tell_rejected
     from memoryd.cli.sending import Sending
 
     err = console(err=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    )
+    bar = progress(err)
     task = bar.add_task(f"{noun}s", total=total)
 
     def rejected(position: int, error: MemorydError) -> None:
-        field = f" ({error.field})" if error.field else ""
-        err.print(
-            f"{noun} {position}: {error.message}{field}" + (f"; {error.hint}" if error.hint else ""), soft_wrap=True
-        )
+        tell_rejected(err, f"{noun} {position}", error)
 
     sending = Sending(connection, user, ack, rejected, lambda tally: bar.update(task, completed=tally.read))
     began = time.monotonic()
@@ -191,11 +178,3 @@ async def _rows(rows: Rows, path: Path, after: int, *, follow: bool) -> AsyncIte
             await asyncio.sleep(LOOK_EVERY_S)
         else:
             return
-
-
-def _lines_in(path: Path) -> int | None:
-    """Return how many lines a plain file has; None for a pipe or a compressed file, whose end nobody knows."""
-    if not path.is_file() or path.suffix == ".gz":
-        return None
-    with path.open("rb") as file:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))

@@ -9,8 +9,9 @@ import select
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Final, Generic, TypeVar, cast
 
 from memoryd.protocol.errors import MemorydError, NotFound, StorageFault
@@ -124,3 +125,13 @@ def _open(path: str) -> int:
         raise NotFound("no such file", field="FILE", hint="give a path, or - for stdin") from error
     except OSError as error:
         raise StorageFault("the file cannot be read", field="FILE", hint=error.strerror) from error
+
+
+def lines_in(file: str) -> int | None:
+    """Return how many lines a plain file has; None for a pipe or a compressed file, whose end nobody knows."""
+    path = Path(file)
+    with suppress(OSError):  # who reads it says what is wrong
+        if path.is_file() and path.suffix != ".gz":
+            with path.open("rb") as stream:
+                return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+    return None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -15,18 +14,8 @@ import click
 from memoryd.cli.options import Target, configured, reaches_daemon
 
 if TYPE_CHECKING:
-    from memoryd.cli.connection import Connection
     from memoryd.config import Config
-    from memoryd.protocol.errors import MemorydError
-    from memoryd.protocol.messages import Status
-    from memoryd.protocol.records import Draft, MemoryRecord
 
-    Item = tuple[MemoryRecord, str] | Draft
-    Numbered = tuple[int, Item | MemorydError]
-
-EXIT_REJECTED: Final = 65  # EX_DATAERR of sysexits.h
-BATCH_ITEMS: Final = 256
-BATCH_BYTES: Final = 512 << 10  # half a frame: room for names and escapes
 STDOUT: Final = "-"
 
 
@@ -64,40 +53,47 @@ def export_command(target: Target, file: str) -> None:
 
 @click.command("import")
 @click.argument("file", default="-", metavar="[FILE|-]")
+@click.option(
+    "--texts", metavar="FILE|-", help='What the rows of another program\'s .rvf store say: lines {"id": ROW, "text"}.'
+)
+@click.option("--same-model", is_flag=True, help="Take the vectors of that store: this daemon's model made them.")
 @click.option("--without-vectors", is_flag=True, help="Leave the vectors aside and embed the texts again.")
 @reaches_daemon
-def import_command(target: Target, file: str, without_vectors: bool) -> int:  # noqa: FBT001 - click
-    """Read memories from JSON Lines, as `memoryd export` writes them.
+def import_command(
+    target: Target,
+    file: str,
+    texts: str | None,
+    same_model: bool,  # noqa: FBT001 - click
+    without_vectors: bool,  # noqa: FBT001 - click
+) -> int:
+    """Read memories from JSON Lines, as `memoryd export` writes them, or from an .rvf file.
 
-    Use it to bring back or move a memory; what is there already counts as a duplicate. Lines with a `vector` are kept as
-    they are, if this daemon's model made them; lines without one need only `text`, and are embedded. A bad line is told
-    with its number and reason, and never stops the good ones; the exit code is then 65.
+    Use it to bring back or move a memory, or to bring in the store of another program; what is there already counts as a
+    duplicate. Vectors are kept as they are, if this daemon's model made them; texts without one are embedded. A bad line
+    is told with its number and reason, and never stops the good ones; the exit code is then 65.
+
+    An .rvf file is read beside whoever writes to it. One of memoryd has its texts. One of another program has only rows
+    with numbers, so --texts says what they mean; these texts are embedded, unless --same-model says that this daemon's
+    model made the vectors. A branch is read with the file it was branched from.
 
     \b
     Examples:
       memoryd import --user alice alice.jsonl
       memoryd import --without-vectors made-by-another-model.jsonl
+      memoryd import --user alice backup/alice/memory.rvf
+      memoryd import notes.rvf --texts notes.jsonl
     """
-    from memoryd.cli.connection import connected, run
-    from memoryd.cli.reading import reading
+    from memoryd.cli.connection import run
+    from memoryd.cli.importing import Lines, bring_in, is_store
 
-    async def work() -> int:
-        async with connected(target) as connection:
-            status = await connection.memory.status()
-            importing = _Importing(connection, target.user)
+    if is_store(file):
+        from memoryd.cli.stores import opened
 
-            def parse(stream: BinaryIO) -> Iterator[Numbered]:
-                return _items(stream, status, without_vectors=without_vectors)
-
-            try:
-                async with reading(file, parse) as source:
-                    async for portion in source.portions(BATCH_ITEMS):
-                        await importing.take(portion)
-            finally:
-                click.echo(f"imported for {connection.user}: {importing}")
-            return EXIT_REJECTED if importing.rejected else 0
-
-    return run(work())
+        with opened(file, texts, same_model=same_model, without_vectors=without_vectors) as store:
+            return run(bring_in(target, store))
+    if texts is not None or same_model:
+        raise click.UsageError("--texts and --same-model are for an .rvf file")
+    return run(bring_in(target, Lines(file, without_vectors=without_vectors)))
 
 
 @click.command("reembed")
@@ -122,103 +118,6 @@ def reembed_command(config: Config, user: str | None) -> None:
         click.echo(
             f"{done.user}: {done.records:,} records have new vectors" if done.records else f"{done.user}: nothing to do"
         )
-
-
-@dataclass(slots=True)
-class _Importing:
-    """Sends items in batches of one sort, and counts what became of them."""
-
-    connection: Connection
-    user: str | None
-    kept: int = 0
-    duplicates: int = 0
-    rejected: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.kept:,} memories, {self.duplicates:,} duplicate, {self.rejected:,} rejected"
-
-    async def take(self, portion: Sequence[Numbered]) -> None:
-        from memoryd.cli.sending import send_or_halve
-        from memoryd.protocol.errors import MemorydError
-
-        good: list[tuple[int, Item]] = []
-        for number, item in portion:
-            if isinstance(item, MemorydError):
-                self._reject(number, item)
-            else:
-                good.append((number, item))
-        for batch in _batches(good):
-            await send_or_halve(batch, self._send, self._reject)
-
-    async def _send(self, batch: Sequence[tuple[int, Item]]) -> None:
-        from memoryd.cli.sending import require_sendable
-        from memoryd.protocol.messages import Import, Remember
-
-        memory = self.connection.memory
-        drafts = [item for _, item in batch if not isinstance(item, tuple)]
-        records = [item for _, item in batch if isinstance(item, tuple)]
-        if drafts:
-            require_sendable("remember", Remember(drafts=tuple(drafts)))
-            self.kept += len(await memory.remember_many(drafts, user=self.user))
-            return
-        sha256 = records[0][1]
-        bare = [record for record, _ in records]
-        require_sendable("import", Import(records=tuple(bare), model_sha256=sha256))
-        reply = await memory.import_records(bare, model_sha256=sha256, user=self.user)
-        self.duplicates += reply.duplicates
-        self.kept += len(reply.records) - reply.duplicates
-
-    def _reject(self, number: int, error: MemorydError) -> None:
-        self.rejected += 1
-        field = f" ({error.field})" if error.field else ""
-        click.echo(f"line {number}: {error.message}{field}" + (f"; {error.hint}" if error.hint else ""), err=True)
-
-
-def _items(stream: BinaryIO, status: Status, *, without_vectors: bool) -> Iterator[Numbered]:
-    """Yield what each line became. Raises ModelMismatch: what one model made, none of its lines is good for another."""
-    from memoryd.cli.exchange import from_line
-    from memoryd.protocol.errors import MemorydError, ModelMismatch
-
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            item = from_line(line, status.dim, without_vectors=without_vectors)
-        except MemorydError as error:
-            yield number, error
-            continue
-        if isinstance(item, tuple) and item[1] != status.model_sha256:
-            raise ModelMismatch(
-                f"the vector in line {number} was made by another model",
-                field="model_sha256",
-                hint="add --without-vectors: the texts are embedded again",
-            )
-        yield number, item
-
-
-def _batches(items: Iterable[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
-    """Cut items into batches that fit a frame and are of one sort: texts, or records of one model."""
-    batch: list[tuple[int, Item]] = []
-    weight = 0
-    for number, item in items:
-        more = _weight(item)
-        if batch and (weight + more > BATCH_BYTES or _sort(item) != _sort(batch[0][1])):
-            yield batch
-            batch, weight = [], 0
-        batch.append((number, item))
-        weight += more
-    if batch:
-        yield batch
-
-
-def _sort(item: Item) -> str | None:
-    return item[1] if isinstance(item, tuple) else None
-
-
-def _weight(item: Item) -> int:
-    record = item[0] if isinstance(item, tuple) else item
-    embedding = len(item[0].embedding) if isinstance(item, tuple) else 0
-    return 512 + embedding + 2 * len(record.text) + 2 * len(repr(record.metadata))
 
 
 @contextmanager

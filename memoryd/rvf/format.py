@@ -54,9 +54,16 @@ _ROW_ID: Final = np.dtype("<u8")  # part of the file format
 # Part of the file format; 25 bytes, unaligned.
 ENTRY: Final = np.dtype([("id", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("type", "u1")])
 
+# Part of the file format: what the metric of a manifest means; any other number means the first.
+_METRICS: Final = ("l2", "inner product", "cosine")
+
 HEADER_SIZE: Final = _HEADER.size
 VEC_HEAD_SIZE: Final = _VEC_HEAD.size
 NO_ROWS: Final = np.empty(0, _ROW_ID)
+
+
+class UnknownVersion(ValueError):
+    """Bytes in a form that only another version of the program knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,11 @@ class Manifest:
     metric: int = COSINE
     profile: int = 0
 
+    @property
+    def metric_name(self) -> str:
+        """`l2` for the squared distance, `inner product` for minus the product, `cosine` for 1 less the cosine."""
+        return _METRICS[self.metric] if self.metric < len(_METRICS) else _METRICS[0]
+
 
 def content_hash(payload: bytes | memoryview) -> bytes:
     """Return the 16 bytes that guard `payload`: its CRC-32, four times, rotated by 0, 8, 16 and 24 bits."""
@@ -121,7 +133,7 @@ def unpack_header(data: bytes) -> SegmentHeader:
     if magic != MAGIC:
         raise ValueError("no segment")
     if version != VERSION:
-        raise ValueError("unknown segment version")
+        raise UnknownVersion("unknown segment version")
     if length > MAX_PAYLOAD:
         raise ValueError("segment payload too long")
     return SegmentHeader(type=kind, id=segment_id, length=length, hash=digest)

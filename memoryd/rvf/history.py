@@ -162,7 +162,7 @@ def _piece(
                 return unpack_origin(payload)
             return Piece(entry, crc, unpack_body(payload)) if is_ours(payload) else None
     except ValueError as error:
-        raise damaged(path, entry.offset, str(error)) from error
+        raise damaged(path, entry.offset, error) from error
     if (header.type, header.length) != (entry.type, entry.length):
         raise damaged(path, entry.offset, "segment differs from its directory entry")
     part = known.get(entry.offset)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from memoryd.protocol.errors import Damaged
 from memoryd.rvf import format as rvf
 from memoryd.rvf.adjacency import unpack_adjacency
+from memoryd.rvf.cow import COW_MAP, MEMBERSHIP, unpack_cow_map, unpack_members
+from memoryd.rvf.foreign import committed, standing_alone
 from memoryd.rvf.origin import unpack_origin
-from memoryd.rvf.reader import find_state, next_magic
+from memoryd.rvf.reader import next_magic
 from memoryd.rvf.records import ORIGIN, SEALED, is_ours, unpack_body, unpack_head
 from memoryd.rvf.sealed import read_head
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from memoryd.files import File
     from memoryd.rvf.format import SegmentHeader
     from memoryd.rvf.reader import State
-
-COW_MAP: Final = 0x20  # part of the file format
-MEMBERSHIP: Final = 0x22  # part of the file format
 
 _NAMES: Final = {
     rvf.VEC: "VEC",
@@ -38,9 +36,6 @@ _NAMES: Final = {
     COW_MAP: "COW_MAP",
     MEMBERSHIP: "MEMBERSHIP",
 }
-_METRICS: Final = ("l2", "inner product", "cosine")
-_COW_HEAD: Final = struct.Struct("<4sHBBII16s32sIBIII")  # section 12 of docs/rvf-format.md
-_MEMBERSHIP_HEAD: Final = struct.Struct("<4sHBBQQ")
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,11 +78,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
 
 def inspect(file: File, path: Path) -> Inspection:
     """Describe a file. Raises Damaged when no manifest of it holds."""
-    try:
-        state = find_state(file, path)
-    except Damaged as error:
-        hint = "it is no .rvf file, or its end is damaged: restore it from a copy"
-        raise Damaged(error.message, hint=hint, path=path.name, offset=error.details.get("offset")) from error
+    with standing_alone("it is no .rvf file, or its end is damaged: restore it from a copy"):
+        state = committed(file, path)
     manifest = state.manifest
     identity = manifest.identity
     return Inspection(
@@ -95,7 +87,7 @@ def inspect(file: File, path: Path) -> Inspection:
         bytes=file.size(),
         epoch=manifest.epoch,
         dimension=manifest.dim,
-        metric=_METRICS[manifest.metric] if manifest.metric < len(_METRICS) else _METRICS[0],
+        metric=manifest.metric_name,
         vectors=manifest.held,
         deleted=len(manifest.deleted),
         lineage=None
@@ -118,7 +110,9 @@ def _segments(file: File, state: State) -> Iterator[Segment]:
         where = "live" if at in live else "behind" if at >= state.end else "not listed"
         try:
             header = rvf.unpack_header(file.read(at, rvf.HEADER_SIZE))
-            payload = file.read(at + rvf.HEADER_SIZE, header.length)
+            # What reaches beyond the end is not read: a file of such headers would be read once for each.
+            is_whole = at + rvf.HEADER_SIZE + header.length <= size
+            payload = file.read(at + rvf.HEADER_SIZE, header.length) if is_whole else b""
             is_sound, says = _look(header, payload)
             name, number = _NAMES.get(header.type, f"0x{header.type:02X}"), header.id
             whole = rvf.HEADER_SIZE + header.length
@@ -148,6 +142,7 @@ def _nothing(_: bytes) -> str:
 
 def _vectors(payload: bytes) -> str:
     dim, count = rvf.vec_head(payload)
+    rvf.unpack_vec(payload, dim)  # refuses rows that are not there
     return f"{count:,} vectors of {dim} dimensions"
 
 
@@ -178,14 +173,11 @@ def _graph(payload: bytes) -> str:
 
 
 def _branch(payload: bytes) -> str:
-    *_, path_length, _ = _COW_HEAD.unpack_from(payload)
-    parent = payload[_COW_HEAD.size : _COW_HEAD.size + path_length].decode(errors="replace")
-    return f"branch of {parent}"
+    return f"branch of {unpack_cow_map(payload).path}"
 
 
 def _members(payload: bytes) -> str:
-    *_, members = _MEMBERSHIP_HEAD.unpack_from(payload)
-    return f"{members:,} rows of the parent"
+    return f"{unpack_members(payload).count:,} rows of the parent"
 
 
 _SAYS: Final[dict[int, Callable[[bytes], str]]] = {

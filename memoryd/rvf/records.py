@@ -144,7 +144,7 @@ def unpack_head(payload: bytes) -> tuple[int, int, int]:
         raise ValueError("private segment cut short")
     _, version, codec, mask, length = HEAD.unpack_from(payload)
     if version != VERSION or codec not in (LOG, SEALED, ORIGIN):
-        raise ValueError("private segment of an unknown version")
+        raise rvf.UnknownVersion("private segment of an unknown version")
     return codec, mask, length
 
 

@@ -356,7 +356,7 @@ class SealedPart:
         try:
             self.head, mask = read_head(whole)
         except ValueError as error:
-            raise damaged(path, private.offset, str(error)) from error
+            raise damaged(path, private.offset, error) from error
         self._payload: memoryview | bytes = whole
         if mask:
             self._payload = bytes(HEAD.size) + masked(bytes(whole[HEAD.size :]), mask)

@@ -12,7 +12,7 @@ from memoryd.rvf import format as rvf
 from memoryd.rvf.adjacency import unpack_adjacency
 from memoryd.rvf.file import UNIT_TOLERANCE, require_model
 from memoryd.rvf.lineage import read_lineage
-from memoryd.rvf.reader import find_state, read_segment
+from memoryd.rvf.reader import find_state, mend_of, read_segment
 from memoryd.rvf.records import UNREADABLE, decode_record
 from memoryd.rvf.sealed import agrees
 from memoryd.rvf.snapshot import read_snapshot
@@ -162,4 +162,4 @@ def _readable(records: Iterable[tuple[int, bytes]], at: int) -> Iterator[Finding
 
 
 def _finding(error: StorageFault) -> Finding:
-    return Finding(error.message, int(error.details.get("offset") or 0), error.hint or _RESTORE)
+    return Finding(error.message, int(error.details.get("offset") or 0), mend_of(error, _RESTORE))

@@ -1,8 +1,9 @@
 """Changed files for the reader: `python -m tests.fuzz.reader --minutes 60 [FILE.rvf ...]`.
 
 Each is one of ours or one of FILES with some bytes changed, cut, repeated or replaced by extreme numbers, and then mostly
-signed again, so that it is the reader that has to refuse it and not a hash. Whatever it says, it says it with an error of
-ours; memory is bounded; what it returns can be used. A finding is printed with its seed, and the command fails.
+signed again, so that it is the reader that has to refuse it and not a hash. It is read by itself, beside FILES, of which
+it may be a branch, and as the parent of one. Whatever the reader says, it says it with an error of ours; memory is
+bounded; what it returns can be used. A finding is printed with its seed, and the command fails.
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ from memoryd.protocol.records import ANY, MemoryFilter
 from memoryd.rvf import format as rvf
 from memoryd.rvf import history, ledger, rewriting
 from memoryd.rvf.adjacency import unpack_adjacency
+from memoryd.rvf.foreign import ForeignStore, committed
 from memoryd.rvf.inspect import inspect
 from memoryd.rvf.reader import find_state, read_rows, read_segment
 from memoryd.rvf.sealed import Head
 from memoryd.vectors.graph import link
 from tests.helpers.faultfs import FaultDisk
+from tests.helpers.foreign import cow_map, members, store_bytes, vectors_of
 from tests.helpers.memories import CODED, FILE, ROOT, USER, codebook, entries, record_id, store, trajectory, units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+BRANCH: Final = FILE.with_name("a branch of it.rvf")
 MEMORY: Final = 3 << 30  # bytes of address space; an allocation from a forged number would be more
 _HASH_AT: Final = 0x28
 _EXTREMES: Final = (
@@ -140,19 +144,42 @@ def _sign_head(content: bytearray, start: int, end: int) -> None:
     struct.pack_into("<Q", content, start + 12, xxhash.xxh3_64_intdigest(head))
 
 
-def use(data: bytes) -> bool:
+def use(data: bytes, beside: Sequence[Path] = ()) -> bool:
     """Do with a file what can be done with one; return whether it was opened. Raises nothing but what is a finding.
 
-    The sum over the hashes of all private segments is not looked at: it would refuse nearly everything.
+    Files that lie `beside` it may be its parents. The sum over the hashes of all private segments is not looked at: it
+    would refuse nearly everything.
     """
+    disk = FaultDisk()
+    for path in beside:
+        disk.put(FILE.parent / path.name, path.read_bytes())
+    disk.put(FILE, data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history, "_count", lambda *_: None)
-        return _use(data)
+        _read_as_a_store(disk, data)
+        return _use(disk)
 
 
-def _use(data: bytes) -> bool:
-    disk = FaultDisk()
-    disk.put(FILE, data)
+def _read_as_a_store(disk: FaultDisk, data: bytes) -> None:
+    """Read every row that the file shows, and that a branch of it does."""
+    file = disk.open(FILE, writable=False)
+    try:
+        manifest = committed(file, FILE).manifest
+    except MemorydError:
+        return
+    identity = manifest.identity or rvf.Identity(bytes(16))
+    shown = members(range(0, 2_000, 3))
+    disk.put(BRANCH, store_bytes(cow_map(data, identity.file_id, FILE.name), shown, held=0, dim=manifest.dim))
+    for path in (FILE, BRANCH):
+        try:
+            with ForeignStore.open(disk, path) as store:
+                assert (np.diff(store.ids) > 0).all()
+                assert vectors_of(store).shape == (len(store.ids), manifest.dim)
+        except MemorydError:
+            pass
+
+
+def _use(disk: FaultDisk) -> bool:
     file = disk.open(FILE, writable=False)
     try:
         inspect(file, FILE)
@@ -199,7 +226,7 @@ def main(files: Sequence[Path], minutes: float, seed: int) -> None:
             source = np.random.default_rng(seed + done)
             data = changed(given[int(source.integers(len(given)))], source)
             try:
-                opened += use(data)
+                opened += use(data, files)
             except BaseException:
                 progress.console.print(f"finding: seed {seed + done}")
                 raise

@@ -10,11 +10,12 @@ from tests.helpers.interop import golden_folder
 @pytest.mark.parametrize("tenth", range(10))
 def test_a_changed_file_is_read_or_refused_with_an_error_of_ours(tenth: int) -> None:
     """The same as a moment of `python -m tests.fuzz.reader`; a finding is repeated by its seed."""
-    given = [our_file(), *(path.read_bytes() for path in sorted(golden_folder().glob("*.rvf")))]
+    files = sorted(golden_folder().glob("*.rvf"))
+    given = [our_file(), *(path.read_bytes() for path in files)]
     opened = 0
     for seed in range(40 * tenth, 40 * (tenth + 1)):
         source = np.random.default_rng(seed)
-        opened += use(changed(given[int(source.integers(2)) * int(source.integers(len(given)))], source))
+        opened += use(changed(given[int(source.integers(2)) * int(source.integers(len(given)))], source), files)
     assert use(our_file())
     assert 0 < opened < 40
 

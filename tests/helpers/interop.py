@@ -57,3 +57,8 @@ def check_script() -> Path:
 def rewrite_script() -> Path:
     """Return the script that deletes rows from a file and may compact it."""
     return _HERE / "rewrite.mjs"
+
+
+def write_script() -> Path:
+    """Return the script that makes files, works on them and asks them."""
+    return _HERE / "write.mjs"

@@ -429,7 +429,7 @@ async def test_a_damaged_memory_is_named_left_as_it_is_and_harms_nobody_else(tmp
         with pytest.raises(Damaged) as refused:
             await house.memory.recall("damaged", user="bob")
 
-        assert refused.value.hint == "memoryd verify bob"
+        assert refused.value.hint == "memoryd verify --user bob"
         assert refused.value.details["path"] == "bob/memory.rvf"
         assert isinstance(refused.value.details["offset"], int)
         await still_there(house)

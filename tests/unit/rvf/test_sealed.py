@@ -386,7 +386,7 @@ def test_damage_is_told_when_it_is_touched_and_not_before() -> None:
     ):
         with pytest.raises(Damaged, match=reason) as told:
             ask()
-        assert told.value.hint == "memoryd verify alice"
+        assert told.value.hint == "memoryd verify --user alice"
     assert record_in(part, 0) == what.rows.records[0]
 
 

@@ -561,16 +561,23 @@ def test_damage_is_told_by_who_meets_it(which: str, where: MemoryFilter) -> None
         index.check()
 
 
-@pytest.mark.parametrize(
-    ("which", "asked"), [("vector", 0), ("texts", 39), ("keys", 0), ("sums", 0), ("ends", 0), ("blocks", 0)]
-)
+@pytest.mark.parametrize(("which", "asked"), [("vector", 0), ("texts", 39), ("keys", 0), ("ends", 0), ("blocks", 0)])
 def test_damage_of_one_row_is_told_when_it_is_asked_for(which: str, asked: int) -> None:
     index = VectorIndex(damaged(written([range(40)], book=codebook()), which), codebook())
 
-    ask = index.vectors if which in {"vector", "sums"} else index.records
+    ask = index.vectors if which == "vector" else index.records
     with pytest.raises(Damaged):
         ask([record_id(asked)])
     with pytest.raises(Damaged):
+        index.check()
+
+
+def test_checksums_that_do_not_hold_are_made_anew_from_vectors_that_do() -> None:
+    index = VectorIndex(damaged(written([range(40)], book=codebook()), "sums"), codebook())
+
+    np.testing.assert_array_equal(index.vectors([record_id(7)])[0], rows()[7])
+
+    with pytest.raises(Damaged, match="checksum of sums"):
         index.check()
 
 
