@@ -38,6 +38,7 @@ from memoryd.actors.memory import MemoryAgent, MemoryLimits
 from memoryd.actors.pools import Pools
 from memoryd.actors.slot import Slot
 from memoryd.actors.supervisor import Escalated
+from memoryd.backup.creating import Backups
 from memoryd.clock import SystemClock
 from memoryd.config import Config
 from memoryd.embedding.onnx import OnnxEmbedder
@@ -48,7 +49,7 @@ from memoryd.paths import default_data_dir, default_socket
 from memoryd.protocol.errors import MemorydError
 from memoryd.protocol.ids import UserId, user_id
 from memoryd.protocol.interfaces import Contents, Embedder
-from memoryd.protocol.messages import Ask, Subscribe
+from memoryd.protocol.messages import Ask, Backup, Subscribe
 from memoryd.relay.connection import Reception
 from memoryd.relay.desk import Desk
 from memoryd.relay.event_relay import EventRelay
@@ -57,7 +58,7 @@ from memoryd.relay.grants import Grants, grant_of
 from memoryd.relay.mapping import EventMapping, default_rules, rules_from_config
 from memoryd.relay.memory_relay import MemoryEventRelay
 from memoryd.rvf.store import RvfMemoryStore
-from memoryd.stores.datadir import GLOBAL, DataDir
+from memoryd.stores.datadir import EVENTS, GLOBAL, DataDir
 from memoryd.stores.events import SqliteEventStore
 from memoryd.stores.globalfile import GlobalFile
 from memoryd.vectors.codes import Codebook
@@ -66,11 +67,13 @@ from memoryd.vectors.index import VectorIndex
 from memoryd.version import VERSION
 
 if TYPE_CHECKING:
+    from msgspec import Struct
+
     from memoryd.client import Memory
-    from memoryd.protocol.events import StoredEvent
     from memoryd.transport import Transport
 
 R = TypeVar("R")
+S = TypeVar("S", bound="Struct")
 
 log = structlog.get_logger("memoryd.app")
 
@@ -114,7 +117,7 @@ class Daemon:
             self._embedder = embedder or OnnxEmbedder.open(config.embedding.model, threads=1)
             self._codebook = Codebook.shipped(self._embedder.model.sha256)
             self._mapping = EventMapping({**default_rules(), **rules_from_config(config.mapping)})
-            self._events = SqliteEventStore(root / "events.sqlite", self._clock.now)
+            self._events = SqliteEventStore(root / EVENTS, self._clock.now)
         except BaseException:
             self._data.release()
             raise
@@ -149,6 +152,7 @@ class Daemon:
             bus=app.ref("bus"),
             knowledge=app.ref("knowledge"),
             store=self._store,
+            backups=Backups(root, self._files, self._clock, self._events, VERSION, self._embedder.model),
             pools=self._pools,
             overview=self.overview,
         )
@@ -299,11 +303,19 @@ class LocalTransport:
         reply = await self._daemon.desk.answer(self._grant.user(user), message, Deadline.after(within_s))
         return cast("R", reply)  # REPLIES pairs every message with its reply
 
-    async def stream(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
-        granted = self._grant.user(user) if user is not None else None
-        async for events in self._daemon.desk.subscribe(self._grant, granted, message):
-            for event in events:
-                yield event
+    async def stream(self, user: str | None, message: Ask[object], item: type[S]) -> AsyncIterator[S]:
+        desk, grant = self._daemon.desk, self._grant
+        if isinstance(message, Backup):
+            async with desk.backup(grant, message) as step:
+                made = None
+                while made is None:
+                    progress = await step()
+                    made = progress.made
+                    yield cast("S", progress)
+        elif isinstance(message, Subscribe):
+            async for events in desk.subscribe(grant, grant.user(user) if user is not None else None, message):
+                for event in events:
+                    yield cast("S", event)
 
     async def close(self) -> None:
         await self._daemon.stop()

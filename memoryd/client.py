@@ -71,7 +71,7 @@ class Memory:
         Raises SlowConsumer when this reader falls too far behind; subscribe again with its `after`.
         """
         message = m.Subscribe(topic=topic, after=None if after is None else Seq(after))
-        async for event in self._use.stream(user, message):
+        async for event in self._use.stream(user, message, StoredEvent):
             yield event
 
     # --- memories ---
@@ -270,6 +270,15 @@ class Memory:
         With `repair`, what follows from records and vectors is made anew before, where something is wrong.
         """
         return list((await self._use.request(user, m.Verify(repair=repair), PUBLISH_WITHIN_S)).findings)
+
+    async def backup(self, folder: str | Path) -> AsyncIterator[m.BackupProgress]:
+        """Add a snapshot of everything to the backup in `folder`, which is absolute and on the daemon's machine.
+
+        Yields how far it is, at last with what was `made`; who leaves before that gives it up. Raises Forbidden unless the
+        credential grants every user.
+        """
+        async for progress in self._use.stream(None, m.Backup(folder=str(folder)), m.BackupProgress):
+            yield progress
 
     async def parked(self, *, user: str | None = None) -> list[m.ParkedItem]:
         """Return the events that were put aside because they broke their reader."""

@@ -13,6 +13,7 @@ import mmap
 import os
 import shutil
 import socket
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -75,7 +76,9 @@ class File(Protocol):
         """Write `data` over the bytes at `offset`, which are there."""
         ...
 
-    def truncate(self, size: int) -> None: ...
+    def truncate(self, size: int) -> None:
+        """Cut the file to `size` bytes, or let it end in zeros up to there, which take no room."""
+        ...
 
     def sync(self) -> None:
         """Make everything written so far durable. After a failure the file must be closed and never synced again."""
@@ -106,6 +109,10 @@ class FileSystem(Protocol):
         ...
 
     def exists(self, path: Path) -> bool: ...
+
+    def is_folder(self, path: Path) -> bool:
+        """Whether `path` names a folder itself, not a link to one."""
+        ...
 
     def list(self, folder: Path) -> Sequence[str]:
         """Return the names in `folder`, sorted; none when it is not there."""
@@ -148,6 +155,13 @@ class RealFiles:
     def exists(self, path: Path) -> bool:
         with _translated("look up", path):
             return os.path.lexists(path)
+
+    def is_folder(self, path: Path) -> bool:
+        try:
+            with _translated("look up", path):
+                return stat.S_ISDIR(path.lstat().st_mode)
+        except Missing:
+            return False
 
     def list(self, folder: Path) -> Sequence[str]:
         with _translated("list", folder):

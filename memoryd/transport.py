@@ -9,17 +9,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
+from msgspec import Struct
+
 from memoryd.protocol import wire
 from memoryd.protocol.errors import Expired, MemorydError, Unreachable
-from memoryd.protocol.events import StoredEvent
-from memoryd.protocol.messages import KIND_OF, REPLIES, Ask, Subscribe
+from memoryd.protocol.messages import KIND_OF, REPLIES, Ask
 from memoryd.protocol.stream import FrameStream
 
 R = TypeVar("R")
+S = TypeVar("S", bound=Struct)
 
 HELLO_WITHIN_S: Final = 10.0
+STREAM_WITHIN_S: Final = 60.0  # until it begins; after that it takes as long as it takes
 GRACE_S: Final = 0.5  # how much longer than its deadline a client waits for the daemon's own word
-STREAM_EVENTS: Final = 256
+STREAM_ITEMS: Final = 256
 
 
 class Transport(Protocol):
@@ -29,8 +32,8 @@ class Transport(Protocol):
         """Return the reply. Raises MemorydError."""
         ...
 
-    def stream(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
-        """Yield the events of a subscription. Raises MemorydError."""
+    def stream(self, user: str | None, message: Ask[object], item: type[S]) -> AsyncIterator[S]:
+        """Yield what answers a subscription or a backup, each of it an `item`. Raises MemorydError."""
         ...
 
     async def close(self) -> None: ...
@@ -45,8 +48,8 @@ class SocketTransport(FrameStream):
         self._token = token
         self._numbers = count(1)
         self._answers: dict[int, asyncio.Future[wire.Frame]] = {}
-        self._subscription = 0  # the one request that is answered more than once
-        self._events: asyncio.Queue[wire.Frame | None] = asyncio.Queue()  # None: there will be no more
+        self._streamed = 0  # the one request that is answered more than once
+        self._items: asyncio.Queue[wire.Frame | None] = asyncio.Queue()  # None: there will be no more
         self._broken: MemorydError | None = None
         self._closed = asyncio.Event()
         self.welcome: wire.Welcome | None = None
@@ -82,27 +85,29 @@ class SocketTransport(FrameStream):
         reply = wire.from_body(await self._exchange(kind, body, within_s), REPLIES[type(message)])
         return cast("R", reply)  # REPLIES pairs every message with its reply
 
-    async def stream(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
+    async def stream(self, user: str | None, message: Ask[object], item: type[S]) -> AsyncIterator[S]:
         # On a connection of its own: a reader that takes its time must not hold up the answers to other requests.
         own = await SocketTransport.connect(self._socket, self._token)
         try:
-            async for event in own.events(user, message):
-                yield event
+            async for each in own.items(user, message, item):
+                yield each
         finally:
             await own.close()
 
-    async def events(self, user: str | None, message: Subscribe) -> AsyncIterator[StoredEvent]:
-        """Yield the events of the one subscription this connection is for."""
+    async def items(self, user: str | None, message: Ask[object], item: type[S]) -> AsyncIterator[S]:
+        """Yield what comes of the one stream this connection is for."""
         body = wire.to_body(message)
         if user is not None:
             body["user"] = user
-        self._subscription = next(self._numbers)
-        await self._exchange("subscribe", body, HELLO_WITHIN_S, self._subscription)
-        while frame := await self._events.get():
+        self._streamed = next(self._numbers)
+        await self._exchange(KIND_OF[type(message)], body, STREAM_WITHIN_S, self._streamed)
+        while frame := await self._items.get():
             self.take_more()
             if frame.kind == "error":
                 raise wire.error_of(frame.body)
-            yield wire.from_body(frame.body, StoredEvent)
+            if frame.kind == "end":
+                return
+            yield wire.from_body(frame.body, item)
         raise self._lost()
 
     async def close(self) -> None:
@@ -117,13 +122,13 @@ class SocketTransport(FrameStream):
         answer = self._answers.pop(frame.correlation, None)
         if answer is not None and not answer.done():
             answer.set_result(frame)
-        elif frame.correlation == self._subscription:
-            self._events.put_nowait(frame)
+        elif frame.correlation == self._streamed:
+            self._items.put_nowait(frame)
 
     @property
     def has_room(self) -> bool:
         """Whether the reader of the stream keeps up. If not the daemon waits, and then cuts it off."""
-        return self._events.qsize() < STREAM_EVENTS
+        return self._items.qsize() < STREAM_ITEMS
 
     def failed(self, error: Exception) -> None:
         self._broken = error if isinstance(error, MemorydError) else _gone()
@@ -133,7 +138,7 @@ class SocketTransport(FrameStream):
         super().connection_lost(exc)
         self._closed.set()
         self._broken = self._lost()
-        self._events.put_nowait(None)
+        self._items.put_nowait(None)
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(self._broken)

@@ -14,11 +14,13 @@ from memoryd.protocol.ids import BEFORE_ALL, MAIN, BranchName, EventId, RecordId
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from memoryd.protocol.events import Event, StoredEvent
+    from memoryd.protocol.messages import BackupProgress
     from memoryd.protocol.records import MemoryFilter, MemoryRecord, RetrievedMemory, Trajectory
 
     Vectors = NDArray[np.float32]  # [n, dim], rows of unit length
@@ -670,6 +672,37 @@ class EventStore(Protocol):
     def status(self) -> LogStatus: ...
 
     def close(self) -> None: ...
+
+
+class RunningBackup(Protocol):
+    """A snapshot on its way into a backup."""
+
+    def step(self) -> BackupProgress:
+        """Do some more, for some 100 ms; return how far it is.
+
+        Raises InvalidMessage when the folder holds something else, Locked while another backup runs, or another
+        StorageFault; then nothing was made.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Have `step` return soon; quick, and safe to call while it runs."""
+        ...
+
+    def abandon(self) -> None:
+        """Make nothing, unless it is made already. Does nothing the second time."""
+        ...
+
+
+class Backups(Protocol):
+    """Makes snapshots of the whole data directory while it is written to."""
+
+    def begin(self, folder: Path) -> RunningBackup:
+        """Return a snapshot to be made in the backup at `folder`, an absolute path; quick: nothing is touched yet.
+
+        Raises InvalidMessage for a folder that can be none.
+        """
+        ...
 
 
 class GlobalStore(Protocol):

@@ -7,6 +7,7 @@ a message: it comes from the grant of the connection.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
@@ -36,6 +37,7 @@ MAX_STEP_BYTES: Final = 16_384
 MAX_BATCH_BYTES: Final = 832 << 10  # of texts in one request: its answer repeats them and must fit a frame
 REPLY_BYTES: Final = 768 << 10  # of texts in an answer that is cut to fit a frame
 MAX_PROVEN: Final = 256  # memories and traces that a proof lists one by one
+MAX_PATH: Final = 4_096
 MAX_SEQ: Final = (1 << 63) - 1  # what the log and the arrays count to
 
 
@@ -557,6 +559,55 @@ class Verified(Struct, frozen=True, kw_only=True):
     findings: tuple[VerifyFinding, ...]
 
 
+class Backup(Ask["BackupProgress"], frozen=True, kw_only=True):
+    """Add a snapshot of everything to the backup in `folder`, an absolute path on the daemon's machine.
+
+    Answered by a stream, which ends behind the progress that says what was made.
+    """
+
+    folder: str
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.folder)
+        if not path.is_absolute() or ".." in path.parts or not self.folder.isprintable() or len(self.folder) > MAX_PATH:
+            raise InvalidMessage("not a usable folder", field="folder", hint="give an absolute path without '..'")
+
+
+class OmittedFile(Struct, frozen=True, kw_only=True):
+    """A file that could not be read, by its name below the data directory."""
+
+    name: str
+    offset: int
+    what: str
+
+
+class SnapshotMade(Struct, frozen=True, kw_only=True):
+    """One more snapshot in a backup.
+
+    `bytes` stand in its files, and the backup has grown by `bytes_written`, packed. With `omitted_files` it is partial;
+    `omitted` names the first of them. `last_seq` is the last event in it, None when it has no event log.
+    """
+
+    snapshot: int
+    users: int
+    files: int
+    bytes: int
+    bytes_written: int
+    last_seq: Seq | None
+    omitted_files: int = 0
+    omitted: tuple[OmittedFile, ...] = ()
+
+
+class BackupProgress(Struct, frozen=True, kw_only=True):
+    """How far a backup is; the last one says what was made."""
+
+    users: int
+    users_done: int
+    bytes_read: int
+    bytes_written: int
+    made: SnapshotMade | None = None
+
+
 class GetParked(Ask["Parked"], frozen=True, kw_only=True):
     """Ask which events of the user were put aside."""
 
@@ -609,6 +660,7 @@ REQUESTS: Final[Mapping[str, type[Ask[object]]]] = {
     "tree": GetTree,
     "metrics": GetMetrics,
     "verify": Verify,
+    "backup": Backup,
     "parked": GetParked,
     "unpark": Unpark,
 }
@@ -636,6 +688,7 @@ REPLIES: Final[Mapping[type[Ask[object]], type[Struct]]] = {
     GetTree: Tree,
     GetMetrics: Metrics,
     Verify: Verified,
+    Backup: BackupProgress,
     GetParked: Parked,
     Unpark: Unparked,
 }

@@ -3,7 +3,7 @@
     frame   = length (4 bytes, big-endian) | msgpack [kind, correlation, deadline_ms, body]
 
 A request's body is `{"user": name or absent, ...fields of the message}`. A reply has kind `ok` or `error`, and a stream
-sends kind `event`. `deadline_ms` counts from the moment the frame arrives; 0 means the server's own limit. The first
+sends kind `event`, and `end` if it has one. `deadline_ms` counts from the moment the frame arrives; 0 means the server's own limit. The first
 frame a client sends is `hello`.
 """
 

@@ -32,6 +32,7 @@ log = structlog.get_logger("memoryd.gateway")
 HELLO_WITHIN_S: Final = 2.0
 REQUESTS_IN_FLIGHT: Final = 64
 STREAMS: Final = 64
+STREAMED: Final = frozenset({"subscribe", "backup"})  # the kinds that are answered by a stream
 BYTES_IN_FLIGHT: Final = 8 << 20
 CONNECTIONS: Final = 256
 LONGEST_S: Final = 600.0
@@ -140,8 +141,8 @@ class Connection(FrameStream):
     # --- requests ---
 
     def _is_stream(self, frame: wire.Frame) -> bool:
-        """Whether a request is a subscription there is room for."""
-        return frame.kind == "subscribe" and self._streams < STREAMS
+        """Whether a request is a stream there is room for."""
+        return frame.kind in STREAMED and self._streams < STREAMS
 
     def _has_room(self, frame: wire.Frame) -> bool:
         """Whether one more request may be under way."""
@@ -172,10 +173,8 @@ class Connection(FrameStream):
     async def _serve(self, frame: wire.Frame, grant: Grant, is_stream: bool) -> None:  # noqa: FBT001 - private
         try:
             named, message = wire.request_of(frame)
-            if isinstance(message, m.Subscribe):
-                await self._stream(
-                    frame, grant, grant.user(named) if named is not None else None, message, has_room=is_stream
-                )
+            if frame.kind in STREAMED:
+                await self._stream(frame, grant, named, message, has_room=is_stream)
             else:
                 await self._answer(frame, grant, grant.user(named), message)
         except ConnectionError:
@@ -194,14 +193,30 @@ class Connection(FrameStream):
         await self.send("ok", frame.correlation, 0, wire.to_body(reply))
 
     async def _stream(
-        self, frame: wire.Frame, grant: Grant, user: UserId | None, message: m.Subscribe, *, has_room: bool
+        self, frame: wire.Frame, grant: Grant, named: str | None, message: m.Ask[object], *, has_room: bool
     ) -> None:
         if not has_room:
-            raise Overloaded("too many subscriptions", hint="use another connection, or cancel one")
+            raise Overloaded("too many streams", hint="use another connection, or cancel one")
+        if isinstance(message, m.Subscribe):
+            await self._subscribe(frame, grant, grant.user(named) if named is not None else None, message)
+        elif isinstance(message, m.Backup):
+            await self._back_up(frame, grant, message)
+
+    async def _subscribe(self, frame: wire.Frame, grant: Grant, user: UserId | None, message: m.Subscribe) -> None:
         await self.send("ok", frame.correlation, 0, {})
         async for events in self._reception.desk.subscribe(grant, user, message):
             for event in events:
                 await self.send("event", frame.correlation, 0, wire.to_body(event))
+
+    async def _back_up(self, frame: wire.Frame, grant: Grant, message: m.Backup) -> None:
+        async with self._reception.desk.backup(grant, message) as step:
+            progress = await step()  # what is wrong from the beginning is the answer
+            await self.send("ok", frame.correlation, 0, {})
+            await self.send("event", frame.correlation, 0, wire.to_body(progress))
+            while progress.made is None:
+                progress = await step()
+                await self.send("event", frame.correlation, 0, wire.to_body(progress))
+        await self.send("end", frame.correlation, 0, {})
 
 
 def _as_granted(tree: m.Tree, grant: Grant) -> m.Tree:

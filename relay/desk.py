@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import msgspec
+import structlog
 
 from memoryd import metrics
 from memoryd.actors.bus import Feed, Join, Leave
 from memoryd.actors.mailbox import Deadline
 from memoryd.protocol import messages as m
-from memoryd.protocol.errors import ActorFailed, Locked, MemorydError, NotFound, Quarantined, StorageFault, Unsupported
+from memoryd.protocol.errors import (
+    ActorFailed,
+    Forbidden,
+    Locked,
+    MemorydError,
+    NotFound,
+    Quarantined,
+    StorageFault,
+    Unsupported,
+)
 from memoryd.protocol.events import Receipt, StoredEvent, weight_of
 from memoryd.protocol.ids import Seq, UserId
 from memoryd.protocol.internal import (
@@ -35,8 +47,10 @@ if TYPE_CHECKING:
 
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
-    from memoryd.protocol.interfaces import MemoryStore
+    from memoryd.protocol.interfaces import Backups, MemoryStore, RunningBackup
     from memoryd.relay.grants import Grant
+
+log = structlog.get_logger("memoryd.desk")
 
 CATCH_UP_EVENTS: Final = 256
 READ_WITHIN_S: Final = 30.0
@@ -62,6 +76,7 @@ class Desk:
         bus: Ref,
         knowledge: Ref,
         store: MemoryStore,
+        backups: Backups,
         pools: Pools,
         overview: Overview,
     ) -> None:
@@ -71,6 +86,7 @@ class Desk:
         self._bus = bus
         self._knowledge = knowledge
         self._store = store
+        self._backups = backups
         self._pools = pools
         self._overview = overview
 
@@ -110,8 +126,8 @@ class Desk:
                 return await self._knowledge.ask(RemoveGlobal(user=user, ids=ids), deadline=deadline)
             case m.Forget():
                 return await self._forget(user, message, deadline)
-            case m.Subscribe():
-                raise Unsupported("a subscription needs a stream", field="kind", hint="use subscribe of the client")
+            case m.Subscribe() | m.Backup():
+                raise Unsupported("this is answered by a stream", field="kind", hint="see docs/protocol.md")
             case _:
                 return cast("Struct", await self._agent_of(user).ask(message, deadline=deadline))
 
@@ -186,8 +202,10 @@ class Desk:
         if message.everything:
             await self._knowledge.ask(RemoveGlobal(user=user, ids=None), deadline=deadline)
         if not message.ids:
-            log = await self._event_relay.ask(ReadLogStatus(), deadline=deadline)
-            await self._memory_relay.ask(AwaitCommitted(user=user, seq=log.last), deadline=deadline, wait_for_room=True)
+            events = await self._event_relay.ask(ReadLogStatus(), deadline=deadline)
+            await self._memory_relay.ask(
+                AwaitCommitted(user=user, seq=events.last), deadline=deadline, wait_for_room=True
+            )
         return await self._agent_of(user).ask(message, deadline=deadline)
 
     # --- operations ---
@@ -219,6 +237,35 @@ class Desk:
                     return
             else:
                 return
+
+    @asynccontextmanager
+    async def backup(self, grant: Grant, message: m.Backup) -> AsyncIterator[Callable[[], Awaitable[m.BackupProgress]]]:
+        """Begin a backup and yield how to do some more of it, until something is made; given up when this is left before.
+
+        Raises Forbidden unless the credential grants every user: everybody's memories are in it, and the daemon's account
+        writes where the client says.
+        """
+        if grant.users is not None:
+            raise Forbidden("only who speaks for every user may back up", field="folder", hint="use a token for '*'")
+        backup = self._backups.begin(Path(message.folder))
+        try:
+            yield lambda: self._step(backup)
+        finally:
+            await self._pools.disk_in_background(backup.abandon)
+
+    async def _step(self, backup: RunningBackup) -> m.BackupProgress:
+        step = asyncio.ensure_future(self._pools.disk_in_background(backup.step))
+        try:
+            progress = await asyncio.shield(step)
+        except asyncio.CancelledError:
+            backup.stop()  # a step that copies a large log takes long
+            await asyncio.wait([step])
+            raise
+        if progress.made is not None:
+            made = progress.made
+            tell = log.warning if made.omitted_files else log.info
+            tell("backup_made", snapshot=made.snapshot, bytes_written=made.bytes_written, omitted=made.omitted_files)
+        return progress
 
     async def _parked(self, user: UserId, deadline: Deadline) -> m.Parked:
         parked = await self._event_relay.ask(ReadParked(), deadline=deadline)

@@ -25,6 +25,7 @@ _SECTIONS: Final = {
         "import": "transfer",
         "verify": "operations",
         "inspect": "inspect",
+        "backup": "backup",
         "reembed": "transfer",
         "branch": "branch",
     },

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from memoryd.cli.options import Target, configured
+from memoryd.cli.options import Target, configured, data_dir_of, socket_of
 from memoryd.protocol.errors import MemorydError, Unreachable
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _model(config: Config) -> Iterator[Finding]:
 
 
 def _data(config: Config) -> Iterator[Finding]:
-    root = _data_dir(config)
+    root = data_dir_of(config)
     # What does not exist yet will be made in the nearest folder that does.
     place = next(folder for folder in (root, *root.parents) if folder.exists())
     if not os.access(place, os.W_OK | os.X_OK):
@@ -127,7 +127,7 @@ def _data(config: Config) -> Iterator[Finding]:
 
 
 def _rights(config: Config) -> Iterator[Finding]:
-    root = _data_dir(config)
+    root = data_dir_of(config)
     if not root.exists():
         return
     kept = [Path(folder) / name for folder, folders, files in os.walk(root) for name in (*folders, *files)]
@@ -143,7 +143,7 @@ def _socket(config: Config) -> Iterator[Finding]:
     from memoryd.cli.connection import connected, run
     from memoryd.version import VERSION
 
-    path = _socket_path(config)
+    path = socket_of(config)
 
     async def ask() -> str:
         async with connected(Target(path, None, None)) as connection:
@@ -194,20 +194,6 @@ _CHECKS: Final[dict[str, Callable[[Config], Iterator[Finding]]]] = {
     "limits": _limits,
     "systemd": _systemd,
 }
-
-
-def _data_dir(config: Config) -> Path:
-    from memoryd.paths import default_data_dir
-
-    return Path(config.server.data_dir) if config.server.data_dir else default_data_dir()
-
-
-def _socket_path(config: Config) -> Path:
-    from memoryd.paths import default_socket
-
-    if config.server.socket:
-        return Path(config.server.socket)
-    return default_socket(_data_dir(config) if config.server.data_dir else None)
 
 
 def _others_may(path: Path, config: Config) -> bool:

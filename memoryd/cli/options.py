@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from memoryd.paths import default_config
+from memoryd.paths import default_config, default_data_dir, default_socket
 from memoryd.protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from memoryd.config import Config
 
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
@@ -79,3 +82,15 @@ def configured(command: Callable[..., int | None]) -> Callable[..., int | None]:
 def config_file(given: Path | None) -> Path | None:
     """Return the file that was named, else the one of the service, the user or the machine, else None."""
     return given if given is not None else default_config()
+
+
+def data_dir_of(config: Config) -> Path:
+    """Return where the memories are: as configured, else at the usual place."""
+    return Path(config.server.data_dir) if config.server.data_dir else default_data_dir()
+
+
+def socket_of(config: Config) -> Path:
+    """Return where a daemon with this configuration listens."""
+    if config.server.socket:
+        return Path(config.server.socket)
+    return default_socket(data_dir_of(config) if config.server.data_dir else None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
-from memoryd.cli.options import Target, configured, reaches_daemon
+from memoryd.cli.options import Target, configured, data_dir_of, reaches_daemon
 
 if TYPE_CHECKING:
     from memoryd.config import Config
@@ -111,10 +111,8 @@ def reembed_command(config: Config, user: str | None) -> None:
       memoryd reembed --user alice --data-dir /var/lib/memoryd
     """
     from memoryd import reembed
-    from memoryd.paths import default_data_dir
 
-    data_dir = Path(config.server.data_dir) if config.server.data_dir else default_data_dir()
-    for done in reembed.run(data_dir, config, user):
+    for done in reembed.run(data_dir_of(config), config, user):
         click.echo(
             f"{done.user}: {done.records:,} records have new vectors" if done.records else f"{done.user}: nothing to do"
         )

@@ -111,7 +111,11 @@ class Manifest:
 
 def content_hash(payload: bytes | memoryview) -> bytes:
     """Return the 16 bytes that guard `payload`: its CRC-32, four times, rotated by 0, 8, 16 and 24 bits."""
-    crc = zlib.crc32(payload)
+    return hash_of_crc(zlib.crc32(payload))
+
+
+def hash_of_crc(crc: int) -> bytes:
+    """Return the content hash of a payload with this CRC-32."""
     return struct.pack("<4I", *((crc << bits | crc >> (32 - bits)) & 0xFFFFFFFF for bits in (0, 8, 16, 24)))
 
 

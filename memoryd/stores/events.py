@@ -8,21 +8,31 @@ fsynced. Every call is safe from any thread, and blocks; call it from a pool.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import contextmanager
+import time
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from memoryd.protocol.errors import CursorTooOld, Damaged, InvalidMessage, Locked, NotFound, StorageFault
+from memoryd.protocol.errors import (
+    CursorTooOld,
+    Damaged,
+    InvalidMessage,
+    Locked,
+    NotFound,
+    ShuttingDown,
+    StorageFault,
+)
 from memoryd.protocol.events import Event, JsonObject, Moment, StoredEvent
 from memoryd.protocol.ids import EventId, Seq, UserId
 from memoryd.protocol.interfaces import Appended, LogStatus, ParkedEvent
+from memoryd.stores.copies import settle
 from memoryd.stores.schema import ERASED, KEPT, TRUNCATED, fault, open_reader, open_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _KEEP: Final = f"INSERT INTO events (user, event_id, type, body, state, stored_at) VALUES (?, ?, ?, ?, {KEPT}, ?)"
@@ -41,6 +51,11 @@ _LAST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '
 
 # How many rows one transaction of `truncate` looks at: appends wait for it, some 25 ms.
 _SLICE: Final = 2048
+
+# How many pages one step of `copy` writes, some 5 ms, and how long others have their turn before the next.
+_COPIED_PAGES: Final = 1024
+_TURN_S: Final = 0.002
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -71,6 +86,7 @@ class SqliteEventStore:
         self._write_lock = Lock()
         self._read_lock = Lock()
         self._is_broken = False
+        self._holds = 0
         try:
             self._writer = open_writer(path, max_bytes)
             self._reader = open_reader(path)
@@ -124,12 +140,15 @@ class SqliteEventStore:
 
         Age counts from arrival, since the sender's clock may be wrong, and a replay of last year's runs is new here.
         Numbers and ids stay, or a client that publishes again after an outage would double its events. Parked
-        events stay whole. Without any cursor nothing is forgotten. Returns how many payloads were forgotten.
+        events stay whole. Without any cursor, and while the log is held, nothing is forgotten. Returns how many payloads
+        were forgotten.
         """
         limit = _microseconds(older_than)
         total = 0
         while True:
             with self._writing() as writer:
+                if self._holds:
+                    return total
                 forgotten, is_done = _truncate_slice(writer, limit)
             total += forgotten
             if is_done:
@@ -194,7 +213,6 @@ class SqliteEventStore:
     def status(self) -> LogStatus:
         """Return the figures of the log; counts the events one by one, some 60 ms per million."""
         with self._reading() as reader:
-            cursors = dict(reader.execute("SELECT reader, seq FROM cursors ORDER BY reader").fetchall())
             truncated = _number(reader, "SELECT truncated FROM log")
             return LogStatus(
                 first=Seq(_number(reader, _FIRST, truncated)),
@@ -202,8 +220,46 @@ class SqliteEventStore:
                 events=_number(reader, f"SELECT count(*) FROM events WHERE state = {KEPT}"),
                 parked=_number(reader, "SELECT count(*) FROM parked"),
                 file_bytes=self._file_bytes(),
-                cursors=cursors,
+                cursors=_cursors(reader),
             )
+
+    def hold(self) -> Mapping[str, Seq]:
+        """Forget nothing by age until `release`; return how far every reader has come."""
+        with self._write_lock:
+            self._holds += 1
+        with self._reading() as reader:
+            return _cursors(reader)
+
+    def release(self) -> None:
+        """Undo one `hold`."""
+        with self._write_lock:
+            self._holds -= 1
+
+    def copy(self, path: Path, cursors: Mapping[str, Seq], goes_on: Callable[[], bool]) -> Seq:
+        """Fill the empty file at `path` with a log of its own, and return the last number in it.
+
+        It holds what this log holds when this returns; what is appended, erased or unparked meanwhile is in the copy too,
+        and waits for one step of it at most. In the copy no reader has come further than `cursors` say. Raises Damaged,
+        DiskFull or another StorageFault, and ShuttingDown when `goes_on` says no.
+        """
+
+        def let_others_write(_status: int, _remaining: int, _total: int) -> None:
+            # A copy from the connection that writes is kept up to date; any other would have to begin anew.
+            self._write_lock.release()
+            try:
+                time.sleep(_TURN_S)
+                is_wanted = goes_on()
+            finally:
+                self._write_lock.acquire()
+            if not is_wanted:
+                raise ShuttingDown("the copy of the event log was given up", hint="try again")
+
+        try:
+            with closing(sqlite3.connect(path)) as target, self._write_lock:
+                self._writer.backup(target, pages=_COPIED_PAGES, progress=let_others_write)
+            return settle(path, cursors)
+        except sqlite3.Error as error:
+            raise fault(error) from error
 
     def close(self) -> None:
         """Close both connections; does nothing the second time."""
@@ -353,6 +409,10 @@ def _truncate_slice(writer: sqlite3.Connection, limit: int) -> tuple[int, bool]:
     writer.execute("UPDATE log SET truncated = ?", (end,))
     writer.execute(_ROWS_HAVE_MOVED)
     return forgotten, bool(first_young)
+
+
+def _cursors(reader: sqlite3.Connection) -> Mapping[str, Seq]:
+    return dict(reader.execute("SELECT reader, seq FROM cursors ORDER BY reader").fetchall())
 
 
 def _number(connection: sqlite3.Connection, query: str, *parameters: object) -> int:

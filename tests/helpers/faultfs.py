@@ -142,6 +142,10 @@ class FaultDisk:
         self.count("exists", path)
         return path in self._names
 
+    def is_folder(self, path: Path) -> bool:
+        self.count("is folder", path)
+        return path in self._names and self._names[path] is None
+
     def list(self, folder: Path) -> Sequence[str]:
         self.count("list", folder)
         return sorted(path.name for path in self._names if path.parent == folder and path != folder)
@@ -256,6 +260,7 @@ class _FaultFile:
         assert self._writable
         self._count("truncate")
         del self._inode.content[size:]
+        self._inode.content.extend(bytes(size - len(self._inode.content)))
         self._inode.pending.append((size, None))
 
     def sync(self) -> None:

@@ -108,6 +108,7 @@ async def test_no_kind_of_request_reaches_a_user_that_is_not_granted(tmp_path: P
         "compare_branches": {"name": "b"},
         "merge_branch": {"name": "b"},
         "drop_branch": {"name": "b"},
+        "backup": {"folder": str(tmp_path / "alice")},
     }
     async with running(tmp_path, listen=True, security=SECURITY) as house, await house.raw() as raw:
         await raw.hello("for-bob")
@@ -119,6 +120,7 @@ async def test_no_kind_of_request_reaches_a_user_that_is_not_granted(tmp_path: P
             frame = await raw.answer()
         assert type(wire.error_of(frame.body)) is Forbidden
         assert not (house.root / "alice").exists()
+        assert not (tmp_path / "alice").exists()
 
 
 @pytest.mark.parametrize("name", FORGED)

@@ -22,6 +22,7 @@ from memoryd.standalone import standalone
 from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.graph import Graph, link
 from memoryd.vectors.index import VectorIndex
+from tests.helpers.backups import back_up, put_back
 from tests.helpers.interop import check_script, rewrite_script, run_reference
 from tests.helpers.memories import USER, Expected, StillClock, entries, record_id, units
 
@@ -96,6 +97,32 @@ def test_the_reference_runtime_reads_a_file_that_we_compacted(tmp_path: Path) ->
     said = answers_of_runtime(tmp_path / "data", queries, tmp_path)
 
     assert_agrees(said, queries, [row for row in range(202) if row % 3 or row >= 200])
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_the_reference_runtime_works_on_a_restored_file_whose_dead_segments_are_zeros(
+    tmp_path: Path, *, compact: bool
+) -> None:
+    opened = filled(tmp_path / "data", 300, 4)
+    folding = opened.file.fold()
+    assert folding is not None
+    assert folding.prepare()
+    opened.file.finish(folding)
+    opened.file.commit(Batch(entries=entries(range(300, 304), DIM)))
+    opened.file.close()
+    back_up(RealFiles(), tmp_path / "data", tmp_path / "backup")
+    put_back(RealFiles(), tmp_path / "restored", tmp_path / "backup")
+    assert file_of(tmp_path / "restored").read_bytes().startswith(bytes(100_000))
+    queries = units(5, DIM, seed=3)
+    assert_agrees(answers_of_runtime(tmp_path / "restored", queries, tmp_path), queries, range(304))
+
+    change = json.dumps({"delete": [7, 30], "compact": compact})
+    run_reference(rewrite_script(), file_of(tmp_path / "restored"), change)
+
+    opened = ours(tmp_path / "restored").open(USER)
+    alive = {row[0].id for row in Expected.of(opened.file.load()).rows}
+    opened.file.close()
+    assert alive == {record_id(row) for row in range(304) if row not in (7, 30)}
 
 
 @pytest.mark.parametrize("compact", [False, True])

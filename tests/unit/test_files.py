@@ -45,6 +45,30 @@ def test_what_is_written_can_be_read_cut_and_written_over(tmp_path: Path) -> Non
     file.close()
 
 
+def test_a_file_that_is_made_longer_ends_in_zeros_that_take_no_room(tmp_path: Path) -> None:
+    file = FILES.create(tmp_path / "a")
+    file.append(b"one")
+
+    file.truncate(1 << 30)
+    file.append(b"two")
+
+    assert file.size() == (1 << 30) + 3
+    assert file.read(2, 3) == b"e\0\0"
+    assert file.read(1 << 30, 9) == b"two"
+    file.close()
+    assert (tmp_path / "a").stat().st_blocks * 512 < 1 << 20
+
+
+def test_a_folder_is_one_and_a_link_to_it_is_not(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("folder")
+
+    found = {name: FILES.is_folder(tmp_path / name) for name in ("folder", "file", "link", "nothing")}
+
+    assert found == {"folder": True, "file": False, "link": False, "nothing": False}
+
+
 def test_a_write_that_the_kernel_takes_in_parts_is_written_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,12 @@ WRONG: list[tuple[str, Callable[[], object]]] = [
     ("action", lambda: messages.AddStep(id=ids.TrajectoryId("t"), action="")),
     ("text", lambda: messages.AddStep(id=ids.TrajectoryId("t"), action="edit", text="x" * 16_385)),
     ("records[0].text", lambda: an_import(text="")),
+    # folders
+    ("folder", lambda: messages.Backup(folder="")),
+    ("folder", lambda: messages.Backup(folder="backup")),
+    ("folder", lambda: messages.Backup(folder="/srv/../etc")),
+    ("folder", lambda: messages.Backup(folder="/srv/a\x00b")),
+    ("folder", lambda: messages.Backup(folder="/srv/" + "x" * 4_096)),
     # names
     ("session_id", lambda: draft(session_id="x" * 257)),
     ("session_id", lambda: draft(session_id="a\x00b")),

@@ -1,0 +1,1 @@
+"""Backups: folders of snapshots that share what is alike in them."""
