@@ -128,6 +128,8 @@ def read_history(file: File, path: Path, state: State, known: Sequence[SealedPar
     pieces = _counting([piece for piece in found if piece.generation == generation])
     if not pieces or not isinstance(last := pieces[-1].content, Body):
         raise damaged(path, state.segment.offset, "no records of memoryd")
+    if last.model.dim != state.manifest.dim:
+        raise damaged(path, pieces[-1].entry.offset, "a model of another dimension than the vectors")
     _count(pieces, last, path)
     counted = {piece.entry.offset for piece in pieces}
     history = History(

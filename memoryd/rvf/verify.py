@@ -50,15 +50,14 @@ def ancestry(files: FileSystem, path: Path) -> Iterator[Finding]:
     """Yield what is wrong between a branch and its ancestors; nothing for the main line."""
     try:
         lineage = read_lineage(files, path)
+        removed, first_row = lineage.removed(), 0
+        for (ancestor, _), (snapshot, sight) in zip(lineage.chain(), lineage.inherited(), strict=True):
+            erased = np.count_nonzero((removed >= first_row) & (removed < ancestor.below))
+            if lost := ancestor.rows - int(erased) - snapshot.count(sight):
+                yield Finding(f"{lost} memories that {ancestor.name} should still hold are not there", 0, _RESTORE)
+            first_row = ancestor.below
     except StorageFault as error:
         yield _finding(error)
-        return
-    removed, first_row = lineage.removed(), 0
-    for (ancestor, _), (snapshot, sight) in zip(lineage.chain(), lineage.inherited(), strict=True):
-        erased = np.count_nonzero((removed >= first_row) & (removed < ancestor.below))
-        if lost := ancestor.rows - int(erased) - snapshot.count(sight):
-            yield Finding(f"{lost} memories that {ancestor.name} should still hold are not there", 0, _RESTORE)
-        first_row = ancestor.below
 
 
 def _around(file: File, state: State) -> Iterator[Finding]:

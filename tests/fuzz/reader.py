@@ -2,7 +2,7 @@
 
 Each is one of ours or one of FILES with some bytes changed, cut, repeated or replaced by extreme numbers, and then mostly
 signed again, so that it is the reader that has to refuse it and not a hash. It is read by itself, beside FILES, of which
-it may be a branch, and as the parent of one. Whatever the reader says, it says it with an error of ours; memory is
+it may be a branch, and as the parent of one; and so are a memory of ours and a branch of it. Whatever the reader says, it says it with an error of ours; memory is
 bounded; what it returns can be used. A finding is printed with its seed, and the command fails.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 import struct
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,7 @@ import xxhash
 from rich.progress import Progress
 
 from memoryd.protocol.errors import MemorydError
+from memoryd.protocol.ids import MAIN, BranchName, Seq
 from memoryd.protocol.interfaces import Batch
 from memoryd.protocol.records import ANY, MemoryFilter
 from memoryd.rvf import format as rvf
@@ -38,9 +40,12 @@ from tests.helpers.foreign import cow_map, members, store_bytes, vectors_of
 from tests.helpers.memories import CODED, FILE, ROOT, USER, codebook, entries, record_id, store, trajectory, units
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 BRANCH: Final = FILE.with_name("a branch of it.rvf")
+OTHER: Final = BranchName("other")
+OTHER_FILE: Final = FILE.parent / "branches" / "other.rvf"
+BRANCHES: Final = 0.25  # the share of turns in which a branch of ours is read
 MEMORY: Final = 3 << 30  # bytes of address space; an allocation from a forged number would be more
 _HASH_AT: Final = 0x28
 _EXTREMES: Final = (
@@ -78,6 +83,23 @@ def our_file() -> bytes:
         memory.commit(Batch(entries=entries(range(40, 45), CODED.dim), deleted=[record_id(3), record_id(41)]))
         memory.close()
     return disk.content(FILE)
+
+
+@cache
+def our_files() -> tuple[bytes, bytes]:
+    """Return a memory with deleted rows and a branch of it, which has rows of its own and has deleted some of either."""
+    disk = FaultDisk()
+    disk.put(ROOT)
+    disk.put(FILE, our_file())
+    memories = store(disk, model=CODED, book=codebook())
+    memories.branch(USER, OTHER, MAIN)
+    memories.switch(USER, OTHER, Seq(0))
+    file = memories.open(USER).file
+    numbers = range(60, 75)
+    file.commit(Batch(entries=entries(numbers, CODED.dim), deleted=[record_id(1), record_id(44)], moment_us=9))
+    file.commit(Batch(deleted=[record_id(61)], moment_us=10))
+    file.close()
+    return disk.content(FILE), disk.content(OTHER_FILE)
 
 
 def changed(data: bytes, seed: np.random.Generator) -> bytes:
@@ -160,6 +182,37 @@ def use(data: bytes, beside: Sequence[Path] = ()) -> bool:
         return _use(disk)
 
 
+def use_branches(main: bytes, other: bytes) -> bool:
+    """Do with a memory and a branch of it what can be done with them; return whether the branch was written to."""
+    disk = FaultDisk()
+    disk.put(FILE, main)
+    disk.put(OTHER_FILE, other)
+    disk.put(FILE.with_name("HEAD"), OTHER.encode())
+    memories = store(disk, model=CODED, book=codebook())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "_count", lambda *_: None)
+        list(memories.verify(USER))
+        asked: tuple[Callable[[], object], ...] = (
+            lambda: memories.branches(USER),
+            lambda: memories.compare(USER, OTHER, MAIN),
+            lambda: memories.look(USER, OTHER, 9).index.page(0, 100),
+            lambda: memories.look(USER, MAIN, 3).index.page(0, 100),
+            lambda: memories.branch(USER, BranchName("third"), OTHER),
+        )
+        for ask in asked:
+            with suppress(MemorydError):
+                ask()
+        try:
+            opened = memories.open(USER)
+            opened.index.page(0, 100)
+            opened.file.commit(Batch(entries=entries([90], CODED.dim), deleted=[record_id(5), record_id(62)]))
+            opened.file.compact(erases=True)
+            opened.file.close()
+        except MemorydError:
+            return False
+    return True
+
+
 def _read_as_a_store(disk: FaultDisk, data: bytes) -> None:
     """Read every row that the file shows, and that a branch of it does."""
     file = disk.open(FILE, writable=False)
@@ -206,6 +259,12 @@ def _use(disk: FaultDisk) -> bool:
     return True
 
 
+def changed_pair(source: np.random.Generator) -> tuple[bytes, bytes]:
+    """Return a memory and a branch of it, one of which was changed."""
+    main, other = our_files()
+    return (changed(main, source), other) if source.random() < 0.3 else (main, changed(other, source))
+
+
 def starts(files: Sequence[Path]) -> list[bytes]:
     return [our_file(), *(path.read_bytes() for path in files)]
 
@@ -224,9 +283,11 @@ def main(files: Sequence[Path], minutes: float, seed: int) -> None:
         bar = progress.add_task("files", total=minutes * 60)
         while time.monotonic() < until:
             source = np.random.default_rng(seed + done)
-            data = changed(given[int(source.integers(len(given)))], source)
             try:
-                opened += use(data, files)
+                if source.random() < BRANCHES:
+                    opened += use_branches(*changed_pair(source))
+                else:
+                    opened += use(changed(given[int(source.integers(len(given)))], source), files)
             except BaseException:
                 progress.console.print(f"finding: seed {seed + done}")
                 raise

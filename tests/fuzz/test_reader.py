@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.fuzz.reader import changed, our_file, use
+from tests.fuzz.reader import changed, changed_pair, our_file, our_files, use, use_branches
 from tests.helpers.interop import golden_folder
 
 
@@ -18,6 +18,13 @@ def test_a_changed_file_is_read_or_refused_with_an_error_of_ours(tenth: int) -> 
         opened += use(changed(given[int(source.integers(2)) * int(source.integers(len(given)))], source), files)
     assert use(our_file())
     assert 0 < opened < 40
+
+
+def test_a_changed_branch_is_read_or_refused_with_an_error_of_ours() -> None:
+    used = [use_branches(*changed_pair(np.random.default_rng(seed))) for seed in range(100)]
+
+    assert use_branches(*our_files())
+    assert 0 < sum(used) < 100
 
 
 @pytest.mark.parametrize("seed", [5146477, 5348609])
