@@ -60,6 +60,8 @@ _BEFORE_VECTORS: Final = 2  # a VEC segment that begins so far behind a multiple
 _BLOCK: Final = 8 << 10  # bytes of text that are packed together: 10 us to unpack
 _CHECKED_ROWS: Final = 1_024  # are copied together to be checked
 _FETCHED: Final = 1_024  # rows that are fetched one by one; more of them are read in order anyway
+_BITS_A_ROW: Final = 16  # of the filter that excludes ids which do not stand here
+_PROBES: Final = np.array([[0], [15], [30], [45]], np.uint64)  # where in an id's random bits the filter's places begin
 _FEW_SLOTS: Final = 1_000  # are compared one by one with the ids that are looked for
 _SUM: Final = struct.Struct("<Q")  # part of the file format
 _TEXT_BLOCK: Final = np.dtype([("plain", "<u8"), ("packed", "<u8"), ("sum", "<u8")])  # part of the file format
@@ -238,6 +240,12 @@ def _keys(records: Sequence[RecordId]) -> NDArray[np.uint64]:
     """Return those of these ids that are ULIDs as numbers, uint64 [n, 2]."""
     keys = b"".join(key for key in map(record_key, records) if key is not None)
     return np.frombuffer(keys, ">u8").astype("<u8").reshape(-1, 2)
+
+
+def _places(keys: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
+    """Return which bits of a filter of `size`, a power of two, these keys set, uint64 [4, n]."""
+    places: NDArray[np.uint64] = keys[:, 1] >> _PROBES & np.uint64(size - 1)
+    return places
 
 
 def _last_bits(keys: NDArray[np.uint64]) -> NDArray[np.uint16]:
@@ -472,6 +480,7 @@ class SealedPart:
 
     def find(self, records: Sequence[RecordId]) -> Slots:
         wanted = _keys(records)
+        wanted = wanted[self._may_be_here(wanted)]
         if not len(wanted):
             return np.empty(0, np.int64)
         keys = self.keys[: self.count]
@@ -484,6 +493,23 @@ class SealedPart:
         known = set(map(tuple, wanted.tolist()))
         found: Slots = slots[np.array([key in known for key in map(tuple, keys[slots].tolist())], bool)]
         return found
+
+    def _may_be_here(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which of these keys, uint64 [n, 2], the filter does not exclude."""
+        places = _places(keys, 8 * len(self._filter))
+        bits = self._filter[places >> np.uint64(3)] << (places & np.uint64(7)) & 0x80
+        found: NDArray[np.bool_] = (bits != 0).all(axis=0)
+        return found
+
+    @cached_property
+    def _filter(self) -> NDArray[np.uint8]:
+        """A Bloom filter of the keys, with which one in 400 of those that are not here passes.
+
+        So who asks for records that are new, as every commit does, need not look at all keys.
+        """
+        is_set = np.zeros(1 << max(3, (_BITS_A_ROW * self.count - 1).bit_length()), bool)
+        is_set[_places(self.keys[: self.count], len(is_set))] = True
+        return np.packbits(is_set)
 
     def rows_of(self, records: Sequence[RecordId]) -> list[int]:
         """Return the row ids of those of these records that stand here alive."""
