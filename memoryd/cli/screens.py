@@ -168,6 +168,7 @@ def _worries(status: Status) -> Iterable[str]:
 
 def _user(user: UserStatus) -> list[tuple[str, str]]:
     return [
+        ("branch", user.branch),
         ("records", f"{user.records:,}, and {user.trajectories:,} trajectories"),
         ("events", f"applied up to {user.applied_seq:,}, committed up to {user.committed_seq:,}"),
         ("file", f"{size(user.file_bytes)}, of which {size(user.dead_bytes)} dead"),

@@ -153,7 +153,8 @@ class Ledger:
             epoch=manifest.epoch,
             size=state.end,
             next_segment=max(entry.id for entry in (*state.entries, state.segment)) + 1,
-            next_row=max(history.next_row, highest + 1, first_row),
+            # Another program may have written an extreme id; then nothing can be added any more, and all is still read.
+            next_row=min(max(history.next_row, highest + 1, first_row), rvf.MAX_ROW_ID),
             number=history.number + 1,
             applied_seq=history.applied_seq,
             units=units,

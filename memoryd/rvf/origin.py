@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from memoryd.rvf.records import HEAD, MAGIC, ORIGIN, UNREADABLE, VERSION, mask_for, masked, pack, unpack, unpack_head
+from memoryd.rvf.records import (
+    HEAD,
+    MAGIC,
+    ORIGIN,
+    UNREADABLE,
+    VERSION,
+    Number,
+    mask_for,
+    masked,
+    pack,
+    unpack,
+    unpack_head,
+)
 
 if TYPE_CHECKING:
     from memoryd.rvf.format import Ids
@@ -27,9 +39,9 @@ class Ancestor(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     file_id: bytes
-    below: int
+    below: Number
     hidden: bytes
-    rows: int
+    rows: Number
 
     @property
     def hidden_rows(self) -> Ids:
@@ -39,7 +51,7 @@ class Ancestor(msgspec.Struct, frozen=True, array_like=True):
 class Origin(msgspec.Struct, frozen=True, array_like=True):
     """When a branch began, in microseconds since 1970, and its ancestors, the oldest first."""
 
-    created_us: int
+    created_us: Number
     ancestors: list[Ancestor]
 
     @property
@@ -67,6 +79,6 @@ def unpack_origin(payload: bytes) -> Origin:
         origin = _decoder.decode(unpack(masked(payload[HEAD.size :], mask), length))
     except UNREADABLE as error:
         raise ValueError(f"origin of a branch cannot be decoded ({type(error).__name__})") from error
-    if not origin.ancestors or any(len(one.hidden) % 8 or one.below < 0 for one in origin.ancestors):
+    if not origin.ancestors or any(len(one.hidden) % 8 for one in origin.ancestors):
         raise ValueError("origin of a branch with impossible numbers")
     return origin

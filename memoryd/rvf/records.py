@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import zstandard
@@ -41,6 +41,9 @@ _LEVEL: Final = 1
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)  # what decoding raises
 
 
+Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]  # what columns hold
+
+
 class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What the private segment of a commit says; the order of the fields is part of the file format.
 
@@ -53,24 +56,24 @@ class Body(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     `trajectories`, encoded like the records and told at `told_us`, replace earlier ones. `deleted` are rows that are gone since `deleted_us`.
     """
 
-    generation: int
-    first: int
-    number: int
-    others: int
+    generation: Number
+    first: Number
+    number: Number
+    others: Number
     census: int
     model: ModelInfo
-    applied_seq: Seq
-    next_row: int
+    applied_seq: Annotated[Seq, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+    next_row: Number
     linked_to: int
-    erased_us: int
-    rows: list[int]
+    erased_us: Number
+    rows: list[Number]
     records: list[bytes]
-    added_us: list[int]
+    added_us: list[Number]
     dropped: list[TrajectoryId]
     trajectories: list[bytes]
-    told_us: list[int]
-    deleted: list[int]
-    deleted_us: list[int]
+    told_us: list[Number]
+    deleted: list[Number]
+    deleted_us: list[Number]
 
 
 class _Named(msgspec.Struct, frozen=True):

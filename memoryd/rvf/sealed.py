@@ -34,6 +34,7 @@ from memoryd.rvf.records import (
     SEALED,
     UNREADABLE,
     VERSION,
+    Number,
     attributes_of,
     mask_for,
     masked,
@@ -118,9 +119,9 @@ class Changes(msgspec.Struct, frozen=True, array_like=True):
 
     dropped: list[TrajectoryId] = []
     trajectories: list[bytes] = []
-    told_us: list[int] = []
-    deleted: list[int] = []
-    deleted_us: list[int] = []
+    told_us: list[Number] = []
+    deleted: list[Number] = []
+    deleted_us: list[Number] = []
 
     def __post_init__(self) -> None:
         if (len(self.told_us), len(self.deleted_us)) != (len(self.trajectories), len(self.deleted)):
