@@ -46,7 +46,7 @@ class Branching:
         return m.Done()
 
     async def list(self) -> m.Branches:
-        await self.write.durable()
+        await self.write.settle()
         found = await self.pools.disk(self.store.branches, self.user)
         return m.Branches(
             branches=tuple(
@@ -77,7 +77,7 @@ class Branching:
 
     async def compare(self, message: m.CompareBranches) -> m.Compared:
         other = message.other or self.current
-        await self.write.durable()
+        await self.write.settle()
         self.looks.close()
         here = await self.pools.disk(self.store.compare, self.user, message.name, other)
         there = await self.pools.disk(self.store.compare, self.user, other, message.name)
@@ -100,7 +100,7 @@ class Branching:
                 "a branch cannot be merged into itself", field="name", hint="switch to another one first"
             )
         self.write.refuse_when_full()
-        await self.write.durable()
+        await self.write.settle()
         self.looks.close()
         since = await self.pools.disk(self.store.compare, self.user, message.name, self.current)
         looked, told = await self.looks.at(message.name)

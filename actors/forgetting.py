@@ -82,7 +82,7 @@ class Forgetting:
         return m.Forgotten(
             records=len(records),
             events=erased,
-            kept_in=self._kept_in(message, elsewhere) if records else (),
+            kept_in=_kept_in(message, named, elsewhere),
             proof=await self._proof(everywhere) if message.now or message.everywhere else None,
         )
 
@@ -94,7 +94,7 @@ class Forgetting:
     async def _elsewhere(self, message: m.Forget, named: _Named) -> dict[BranchName, _Named]:
         """Return what other branches hold of it."""
         at = self.branching
-        wanted = m.Forget(ids=named.ids) if named.ids and not message.everywhere else message
+        wanted = m.Forget(ids=named.ids, now=message.now) if named.ids and not message.everywhere else message
         found = {}
         for branch in await at.pools.disk(at.store.branches, at.user) if at.store.has_branches(at.user) else ():
             if branch.name != at.current:
@@ -108,11 +108,6 @@ class Forgetting:
         at = self.branching
         erasures = {branch: Erasure(one.ids, one.trajectories) for branch, one in named.items()}
         at.store.erase_from(at.user, erasures, microseconds(at.clock.now()))
-
-    def _kept_in(self, message: m.Forget, elsewhere: Mapping[BranchName, _Named]) -> tuple[str, ...]:
-        if message.everywhere:
-            return ()
-        return (*(() if message.now else (HISTORY,)), *(f"branch {name}" for name in elsewhere))
 
     async def _proof(self, everywhere: Sequence[_Named]) -> m.ErasureProof:
         at = self.branching
@@ -146,6 +141,14 @@ def _proven(
     )
 
 
+def _kept_in(message: m.Forget, named: _Named, elsewhere: Mapping[BranchName, _Named]) -> tuple[str, ...]:
+    """Return where it still is after this."""
+    if message.everywhere:
+        return ()
+    is_in_history = named.records and not message.now
+    return (*((HISTORY,) if is_in_history else ()), *(f"branch {name}" for name in elsewhere))
+
+
 def _named_by(store: MemoryStore, index: MemoryIndex, told: Trajectories, message: m.Forget) -> _Named:
     """Return what a request means, the records in order of arrival."""
     ids: Sequence[RecordId] = message.ids
@@ -153,5 +156,7 @@ def _named_by(store: MemoryStore, index: MemoryIndex, told: Trajectories, messag
         where = ANY if message.session_id is None else MemoryFilter(session_id=message.session_id)
         ids = index.select(where, message.before)
     records = [store.decode(record) for record in index.records(ids)]
-    vectors = index.vectors([record.id for record in records])
+    # Only who asks for a proof needs them, and they are large.
+    wanted = [record.id for record in records] if message.now or message.everywhere else []
+    vectors = index.vectors(wanted)
     return _Named(records, vectors, Trajectories(told.all()).forget(records, message.before))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from memoryd.actors.pools import Pools
+    from memoryd.clock import Clock
     from memoryd.protocol.ids import BranchName, UserId
     from memoryd.protocol.interfaces import Looked, MemoryStore
 
@@ -20,10 +21,11 @@ MOST: Final = 4  # that are kept open, those used last
 class Looks:
     """What a user's files hold, read when it is asked for. Must be closed when a file is written that it may show."""
 
-    def __init__(self, user: UserId, store: MemoryStore, pools: Pools) -> None:
+    def __init__(self, user: UserId, store: MemoryStore, pools: Pools, clock: Clock) -> None:
         self._user = user
         self._store = store
         self._pools = pools
+        self._clock = clock
         self._open: dict[tuple[BranchName, datetime | None], tuple[Looked, Trajectories]] = {}
 
     async def at(self, branch: BranchName, moment: datetime | None = None) -> tuple[Looked, Trajectories]:
@@ -34,7 +36,8 @@ class Looks:
             moment_us = None if moment is None else microseconds(moment)
             looked = await self._pools.disk(self._store.look, self._user, branch, moment_us)
             found = looked, Trajectories(looked.trajectories)
-        self._open[place] = found
+        if moment is None or moment < self._clock.now():  # of one that has not come yet more will be known
+            self._open[place] = found
         while len(self._open) > MOST:
             del self._open[next(iter(self._open))]
         return found

@@ -147,7 +147,7 @@ class MemoryAgent(Actor):
         )
         self._opened = None
         self._trajectories = Trajectories(opened.trajectories)
-        self._looks = Looks(self._user, self._store, self._pools)
+        self._looks = Looks(self._user, self._store, self._pools, self._clock)
         self._branching = Branching(
             user=self._user,
             current=opened.branch,
@@ -242,10 +242,10 @@ class MemoryAgent(Actor):
                 return ctx.detach(self._forget_everything())
             case m.Forget():
                 return ctx.detach(self._forgetting.forget(message))
-            case m.Export(branch=None):
-                return self._export(message, self._index, self._trajectories)
-            case m.Export():
+            case m.Export(branch=branch) if branch not in (None, self._branching.current):
                 return ctx.detach(self._export_other(message))
+            case m.Export():
+                return self._export(message, self._index, self._trajectories)
             case m.CreateBranch():
                 return ctx.detach(self._branching.create(message))
             case m.ListBranches():

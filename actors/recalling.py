@@ -83,7 +83,7 @@ class Recaller:
         branch = message.branch or branching.current
         if message.as_of is None and branch == branching.current:
             return self.view(), self.trajectories, ()
-        await branching.write.durable()
+        await branching.write.settle()
         looked, told = await branching.looks.at(branch, message.as_of)
         return looked.index.view(), told, ("history",) if looked.has_lost else ()
 

@@ -297,6 +297,11 @@ class Writer:
         self.schedule()
         return opened
 
+    async def settle(self) -> None:
+        """Wait until everything applied so far is committed, if it is not. Raises DiskFull or another StorageFault."""
+        if self._pending.since is not None or not self._idle.is_set():
+            await self.durable()
+
     async def beside_commits(self, work: Callable[[], None]) -> None:
         """Do `work` with the files of the user while nothing is written and everything so far is committed.
 

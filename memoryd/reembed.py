@@ -13,17 +13,15 @@ import numpy as np
 from memoryd.clock import SystemClock
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import RealFiles
-from memoryd.protocol.errors import ModelMismatch, NotFound
+from memoryd.protocol.errors import NotFound
 from memoryd.protocol.ids import UserId, user_id
-from memoryd.protocol.interfaces import ModelInfo
-from memoryd.rvf.file import RvfMemoryFile
 from memoryd.rvf.store import RvfMemoryStore
 from memoryd.stores.datadir import GLOBAL, DataDir
 from memoryd.vectors.index import VectorIndex
 
 if TYPE_CHECKING:
     from memoryd.config import Config
-    from memoryd.protocol.interfaces import Embedder, Vectors
+    from memoryd.protocol.interfaces import Embedder, ModelInfo, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +53,23 @@ def run(root: Path, config: Config, user: str | None = None, embedder: Embedder 
 
 
 def _reembed(folder: Path, user: UserId, encoder: Embedder, pool: ThreadPoolExecutor) -> int:
-    try:
-        _store(folder, encoder.model).open(user).file.close()
-    except ModelMismatch as mismatch:
-        old = ModelInfo(
-            name=str(mismatch.details["stored_name"]),
-            dim=int(mismatch.details["stored_dim"] or 0),
-            sha256=str(mismatch.details["stored_sha256"]),
-        )
-    else:
-        return 0
-    store = _store(folder, old)
-    file = store.open(user).file
-    if not isinstance(file, RvfMemoryFile):
-        raise TypeError(f"not a file that can be re-embedded: {type(file).__name__}")
+    """Give every branch of a user its new vectors, the youngest first; return how many."""
+    new, done = encoder.model, 0
 
     def embed(records: Sequence[bytes]) -> Vectors:
-        vectors = np.empty((len(records), encoder.model.dim), np.float32)
+        nonlocal done
+        vectors = np.empty((len(records), new.dim), np.float32)
         texts = [store.decode(record).text for record in records]
         for row, found in enumerate(pool.map(lambda text: encoder.embed([text]), texts)):
             vectors[row] = found.vectors[0]
+        done += len(records)
         return vectors
 
-    try:
-        return file.reembed(encoder.model, embed).records
-    finally:
-        file.close()
+    for branch, model in _store(folder, new).models(user).items():
+        if (model.name, model.dim, model.sha256) != (new.name, new.dim, new.sha256):
+            store = _store(folder, model)
+            store.reembed(user, branch, new, embed)
+    return done
 
 
 def _known(store: RvfMemoryStore, name: str) -> UserId:

@@ -118,6 +118,8 @@ class RvfMemoryFile:
             ledger = Ledger.of(snapshot, Identity(file_id))
             memory = cls(files, path, lock, ledger, place, file=file, torn_bytes_cut=torn)
             lineage = lineage_of(files, path, snapshot)
+            for _, ancestor in lineage.chain():
+                require_model(ancestor.history.model, model, branch_of(path)[0].name)
             memory._take(lineage)
         except BaseException:
             file.close()

@@ -22,6 +22,7 @@ from memoryd.rvf.places import FILE_NAME, HEAD_NAME, LOCK_SUFFIX, branch_names, 
 from memoryd.rvf.records import UNREADABLE, decode_record, encode_record
 from memoryd.rvf.rewriting import TEMPORARY_SUFFIX, Retention
 from memoryd.rvf.sight import Sight
+from memoryd.rvf.snapshot import read_snapshot
 from memoryd.rvf.traces import scan
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     )
     from memoryd.protocol.records import MemoryRecord
     from memoryd.rvf.lineage import Lineage
-    from memoryd.rvf.rewriting import Link
+    from memoryd.rvf.rewriting import Embed, Link
 
 
 class RvfMemoryStore:
@@ -122,14 +123,39 @@ class RvfMemoryStore:
                 file.close()
         return repaired
 
-    def _open(self, user: UserId, branch: BranchName | None) -> Opened:
-        file, contents, branch = self._open_file(user, branch)
+    def _open(self, user: UserId, name: BranchName | None) -> Opened:
+        file, contents, branch = self._open_file(user, name)
         try:
             index = self._make_index(contents)
         except BaseException:
             file.close()
             raise
         return Opened(file, index, contents.trajectories, contents.applied_seq, branch)
+
+    def reembed(self, user: UserId, name: BranchName, model: ModelInfo, embed: Embed) -> None:
+        """Give the rows in the file of a branch the vectors of another model.
+
+        `embed` makes them of encoded records. The youngest branch must go first: a branch is read together with its
+        ancestors. Raises what `embed` raises, and StorageFault.
+        """
+        file, _, _ = self._open_file(user, name)
+        try:
+            file.reembed(model, embed)
+        finally:
+            file.close()
+
+    def models(self, user: UserId) -> dict[BranchName, ModelInfo]:
+        """Return with which model the file of each branch was made, the youngest branch first. Raises StorageFault."""
+        found = {}
+        for name in branch_names(self._files, self._folder(user)):
+            path = self._path(user, name)
+            file = self._files.open(path, writable=False)
+            try:
+                found[BranchName(name)] = read_snapshot(file, path).history
+            finally:
+                file.close()
+        depths = {name: len(history.origin.ancestors) if history.origin else 0 for name, history in found.items()}
+        return {name: found[name].model for name in sorted(found, key=lambda name: -depths[name])}
 
     def _open_file(self, user: UserId, branch: BranchName | None) -> tuple[RvfMemoryFile, Contents, BranchName]:
         lock: WriterLock | Locks = (of_user := self._lock(self._folder(user) / FILE_NAME))
@@ -218,6 +244,8 @@ class RvfMemoryStore:
     def branches(self, user: UserId) -> Sequence[BranchStatus]:
         """Return the branches of a user, the main line first. Raises Damaged or another StorageFault."""
         current, found = self.current(user), []
+        if not self.exists(user):  # nothing was committed yet
+            return [BranchStatus(MAIN, None, None, is_current=True, records=0, own_records=0, file_bytes=0)]
         for name in branch_names(self._files, self._folder(user)):
             lineage = read_lineage(self._files, self._path(user, name))
             origin, own = lineage.origin, lineage.own
@@ -250,17 +278,13 @@ class RvfMemoryStore:
 
         Raises NotFound, Locked while the user is open, or another StorageFault.
         """
-        before = self.current(user)
-        self._point(user, self._name(user, name))
+        file, _, _ = self._open_file(user, name)
         try:
-            opened = self.open(user)
-            try:
-                opened.file.commit(Batch(applied_seq=applied_seq))
-            finally:
-                opened.file.close()
-        except BaseException:
-            self._point(user, before)
-            raise
+            file.commit(Batch(applied_seq=applied_seq))
+        finally:
+            file.close()
+        # Last, so that after a crash no event is applied to both.
+        self._point(user, name)
 
     def drop(self, user: UserId, name: BranchName) -> None:
         """Remove a branch and what only it holds. Raises InvalidMessage, NotFound or StorageFault."""
@@ -346,11 +370,6 @@ class RvfMemoryStore:
         temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
         self._files.unlink(temporary)  # of one that was begun and not finished
         replace_file(self._files, path, temporary, parts).close()
-
-    def _name(self, user: UserId, name: BranchName) -> BranchName:
-        """Return the name of a branch that is there. Raises NotFound."""
-        self._existing(user, name)
-        return name
 
     def _existing(self, user: UserId, name: str) -> Path:
         path = self._path(user, name)

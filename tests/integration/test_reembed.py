@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,8 +15,8 @@ from memoryd.config import Config
 from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.files import RealFiles
 from memoryd.protocol.errors import Locked, ModelMismatch, NotFound
-from memoryd.protocol.ids import RecordId, Seq, UserId, new_ulid
-from memoryd.protocol.interfaces import Batch, Entry
+from memoryd.protocol.ids import BranchName, RecordId, Seq, UserId, new_ulid
+from memoryd.protocol.interfaces import Batch, Embeddings, Entry
 from memoryd.protocol.records import ANY, MemoryKind, MemoryRecord, MemorySource
 from memoryd.rvf.store import RvfMemoryStore
 from memoryd.stores.datadir import DataDir
@@ -107,3 +109,51 @@ def test_it_refuses_while_a_daemon_serves_the_directory_and_for_an_unknown_user(
     with pytest.raises(Locked):
         list(reembed.run(tmp_path, Config(), embedder=HashingEmbedder(64)))
     data.release()
+
+
+@pytest.mark.parametrize("fails_at", [None, 0, 1, 2])
+def test_branches_get_the_new_models_vectors_too_even_in_two_goes(tmp_path: Path, fails_at: int | None) -> None:
+    old, new = HashingEmbedder(32), HashingEmbedder(64)
+    records = filled(tmp_path, old)
+    before = store_of(tmp_path, old)
+    for name, parent in (("trial", "main"), ("deeper", "trial")):
+        before.branch(USER, BranchName(name), BranchName(parent))
+        before.switch(USER, BranchName(name), Seq(9))
+        opened = before.open(USER)
+        record = msgspec.structs.replace(records[0], id=RecordId(new_ulid(SystemClock().now())), text=f"on {name}")
+        vector = old.embed([record.text]).vectors[0]
+        opened.file.commit(Batch(entries=[Entry(record, vector)], deleted=[records[0].id]))
+        opened.file.close()
+    if fails_at is not None:
+        with pytest.raises(RuntimeError, match="enough"):
+            list(reembed.run(tmp_path, Config(), embedder=Tired(64, fails_at)))
+
+    list(reembed.run(tmp_path, Config(), embedder=new))
+
+    after = store_of(tmp_path, new)
+    assert after.verify(USER) == []
+    texts = {
+        "main": [TEXTS[0], TEXTS[2]],
+        "trial": [TEXTS[2], "on trial"],
+        "deeper": [TEXTS[2], "on deeper", "on trial"],
+    }
+    for branch, held in texts.items():
+        index = after.look(USER, BranchName(branch)).index
+        found = {after.decode(each).text: each for each in index.records(index.select(ANY))}
+        assert sorted(found) == sorted(held)
+        for text, encoded in found.items():
+            np.testing.assert_array_equal(index.vectors([after.decode(encoded).id])[0], new.embed([text]).vectors[0])
+
+
+class Tired(HashingEmbedder):
+    """Fails after so many texts."""
+
+    def __init__(self, dim: int, texts: int) -> None:
+        super().__init__(dim)
+        self.left = texts
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("enough")
+        return super().embed(texts)
