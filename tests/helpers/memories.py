@@ -31,6 +31,9 @@ USER = UserId("alice")
 FILE = ROOT / USER / "memory.rvf"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = ModelInfo("test-model", 8, "5f" * 32)
+# The sections of sealed rows, in their order.
+COLUMNS = ("rows", "sums", "keys", "time_us", "added_us", "ends", "session", "kind", "source")
+SECTIONS = (*COLUMNS, "codes", "trajectories", "blocks", "texts")
 CODED = ModelInfo("coded-model", 24, "c0" * 32)  # of a dimension that has codes
 
 

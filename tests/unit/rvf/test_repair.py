@@ -14,26 +14,23 @@ from memoryd.rvf.reader import find_state
 from memoryd.rvf.snapshot import read_snapshot
 from memoryd.vectors.graph import link
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import CODED, FILE, ROOT, USER, Expected, codebook, entries, record_id, store, trajectory
+from tests.helpers.memories import (
+    CODED,
+    FILE,
+    ROOT,
+    SECTIONS,
+    USER,
+    Expected,
+    codebook,
+    entries,
+    record_id,
+    store,
+    trajectory,
+)
 
 if TYPE_CHECKING:
     from memoryd.rvf.store import RvfMemoryStore
 
-SECTIONS = (
-    "rows",
-    "sums",
-    "keys",
-    "time_us",
-    "added_us",
-    "ends",
-    "session",
-    "kind",
-    "source",
-    "codes",
-    "trajectories",
-    "blocks",
-    "texts",
-)
 DERIVED = ("rows", "sums", "keys", "time_us", "session", "kind", "source", "codes")
 
 

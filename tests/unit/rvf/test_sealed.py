@@ -49,7 +49,7 @@ from memoryd.rvf.sealed import (
 )
 from memoryd.rvf.sight import Sight
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import CODED, MODEL, NOON, codebook, record, record_id, trajectory, units
+from tests.helpers.memories import CODED, COLUMNS, MODEL, NOON, SECTIONS, codebook, record, record_id, trajectory, units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
     from memoryd.files import Mapping
 
 PATH = Path("/data/alice/memory.rvf")
-NAMES = ("rows", "sums", "keys", "time_us", "added_us", "ends", "session", "kind", "source")
-SECTIONS = (*NAMES, "codes", "trajectories", "blocks", "texts")
 RUNS = Changes([TrajectoryId("run 9")], [encode_trajectory(trajectory(1, quality=0.5))], [9], [4], [6])
 
 
@@ -123,7 +121,7 @@ def record_in(part: SealedPart, slot: int) -> bytes:
 
 def everything(part: SealedPart) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield each thing that can be asked of sealed rows."""
-    for name in NAMES:
+    for name in COLUMNS:
         yield name, lambda name=name: part.column(name).tobytes()
     yield "codes", lambda: bytes(part.codes)
     yield "ids", part.ids
@@ -365,7 +363,7 @@ def test_vectors_that_are_cut_short_are_noticed_at_every_length() -> None:
 def test_damage_is_told_when_it_is_touched_and_not_before() -> None:
     records = [record(n, text=np.random.default_rng(n).bytes(3_000).hex()) for n in range(10)]
     what = written(records, CODED)
-    texts, times = what.head.sections[-1], what.head.sections[NAMES.index("time_us")]
+    texts, times = what.head.sections[-1], what.head.sections[COLUMNS.index("time_us")]
     broken = bytearray(what.payload)
     broken[texts.offset + texts.length - 1] ^= 1
     broken[times.offset] ^= 1

@@ -16,7 +16,20 @@ from memoryd.rvf.records import HEAD, encode_record, pack_body, unpack_body
 from memoryd.rvf.sealed import SealedPart, Section
 from memoryd.rvf.snapshot import read_snapshot
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import FILE, MODEL, ROOT, USER, body, entries, record, record_id, store, trajectory, units
+from tests.helpers.memories import (
+    COLUMNS,
+    FILE,
+    MODEL,
+    ROOT,
+    USER,
+    body,
+    entries,
+    record,
+    record_id,
+    store,
+    trajectory,
+    units,
+)
 
 
 def sound() -> FaultDisk:
@@ -206,11 +219,10 @@ def test_what_a_segment_hash_hides_is_found_by_the_sum_of_the_section(section: i
 
 def test_columns_that_differ_from_their_records_are_named() -> None:
     disk, part, _ = sealed()
-    names = ("rows", "sums", "keys", "time_us", "added_us", "ends", "session", "kind", "source")
-    place = part.head.sections[names.index("kind")]
+    place = part.head.sections[COLUMNS.index("kind")]
     other = (part.column("kind") ^ 1).tobytes()
     sections = list(part.head.sections)
-    sections[names.index("kind")] = Section(place.offset, place.length, xxhash.xxh3_64_intdigest(other))
+    sections[COLUMNS.index("kind")] = Section(place.offset, place.length, xxhash.xxh3_64_intdigest(other))
     head = msgspec.msgpack.encode(msgspec.structs.replace(part.head, sections=sections))
     opening = HEAD.pack(b"MEMD", 3, 3, 0, len(head)) + struct.pack("<Q", xxhash.xxh3_64_intdigest(head)) + head
     disk = resealed(disk, part, {0: opening, place.offset: other})

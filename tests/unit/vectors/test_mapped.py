@@ -23,7 +23,7 @@ from memoryd.vectors.codes import Codebook, Codes, MappedCodes
 from memoryd.vectors.index import EXACT_ROWS, VectorIndex
 from memoryd.vectors.table import Table
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import FILE, NOON, ROOT, USER, clustered, record, record_id, store, units
+from tests.helpers.memories import FILE, NOON, ROOT, SECTIONS, USER, clustered, record, record_id, store, units
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -513,26 +513,11 @@ def test_a_graph_that_was_being_made_when_the_rows_were_rebased_is_not_put_to_us
 def damaged(disk: FaultDisk, which: str) -> Contents:
     """Return what is read from a file in which the last byte of a section, or of a vector, was changed."""
     (part, *_) = read_snapshot(disk.open(FILE, writable=False), FILE).parts
-    sections = (
-        "rows",
-        "sums",
-        "keys",
-        "time_us",
-        "added_us",
-        "ends",
-        "session",
-        "kind",
-        "source",
-        "codes",
-        "trajectories",
-        "blocks",
-        "texts",
-    )
     if which == "vector":
         assert part.vec is not None
         at = part.vec.offset + 64 + 6 + 8 + 3
     else:
-        section = part.head.sections[sections.index(which)]
+        section = part.head.sections[SECTIONS.index(which)]
         at = part.private.offset + 64 + section.offset + section.length - 1
     content = bytearray(disk.content(FILE))
     content[at] ^= 1
