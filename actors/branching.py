@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -40,9 +40,13 @@ class Branching:
     looks: Looks
     pools: Pools
     clock: Clock
+    # Who changes or erases branches, or switches them, does so alone: the branch in use stays the same in between.
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def create(self, message: m.CreateBranch) -> m.Done:
-        await self.write.beside_commits(partial(self.store.branch, self.user, message.name, message.of or self.current))
+        async with self.alone:
+            parent = message.of or self.current
+            await self.write.beside_commits(partial(self.store.branch, self.user, message.name, parent))
         return m.Done()
 
     async def list(self) -> m.Branches:
@@ -65,14 +69,14 @@ class Branching:
 
     async def switch(self, message: m.SwitchBranch) -> m.Done:
         """Go on with another branch; what is not committed yet goes there."""
-        if message.name == self.current:
-            return m.Done()
-        await self.write.durable()
-        seq = self.write.committed_seq
-        opened = await self.write.exchange(partial(self.store.switch, self.user, message.name, seq))
-        self.trajectories.replace([*opened.trajectories, *self.write.kept()])
-        self.current = opened.branch
-        self.looks.close()
+        async with self.alone:
+            if message.name != self.current:
+                opened = await self.write.exchange(
+                    lambda: self.store.switch(self.user, message.name, self.write.committed_seq)
+                )
+                self.trajectories.replace([*opened.trajectories, *self.write.kept()])
+                self.current = opened.branch
+                self.looks.close()
         return m.Done()
 
     async def compare(self, message: m.CompareBranches) -> m.Compared:
@@ -81,13 +85,17 @@ class Branching:
         self.looks.close()
         here = await self.pools.disk(self.store.compare, self.user, message.name, other)
         there = await self.pools.disk(self.store.compare, self.user, other, message.name)
+        # What was merged stands in rows of both.
+        both = {*here.lacking} & {*there.lacking}
+        only_here = [each for each in here.lacking if each not in both]
+        only_there = [each for each in there.lacking if each not in both]
         return m.Compared(
             name=message.name,
             other=other,
-            only_here=len(here.lacking),
-            only_there=len(there.lacking),
-            here=await self._newest(message.name, here.lacking, message.limit),
-            there=await self._newest(other, there.lacking, message.limit),
+            only_here=len(only_here),
+            only_there=len(only_there),
+            here=await self._newest(message.name, only_here, message.limit),
+            there=await self._newest(other, only_there, message.limit),
         )
 
     async def merge(self, message: m.MergeBranch) -> m.Merged:
@@ -95,6 +103,10 @@ class Branching:
 
         After a crash in between, to merge again brings the rest.
         """
+        async with self.alone:
+            return await self._merge(message)
+
+    async def _merge(self, message: m.MergeBranch) -> m.Merged:
         if message.name == self.current:
             raise InvalidMessage(
                 "a branch cannot be merged into itself", field="name", hint="switch to another one first"
@@ -110,6 +122,7 @@ class Branching:
         added = 0
         for start in range(0, len(since.added), MERGED):
             added += self._bring(looked.index, since.added[start : start + MERGED])
+            self.write.schedule()
             await asyncio.sleep(0)
         runs = [run for run in told.all() if self.trajectories.is_news(run)]
         for run in runs:
@@ -119,8 +132,9 @@ class Branching:
         return m.Merged(added=added, removed=len(removed), trajectories=len(runs))
 
     async def drop(self, message: m.DropBranch) -> m.Done:
-        await self.write.beside_commits(partial(self.store.drop, self.user, message.name))
-        self.looks.close()
+        async with self.alone:
+            await self.write.beside_commits(partial(self.store.drop, self.user, message.name))
+            self.looks.close()
         return m.Done()
 
     def _bring(self, source: MemoryIndex, ids: Sequence[RecordId]) -> int:

@@ -57,6 +57,10 @@ class Forgetting:
 
         In this order a crash leaves what can still be seen, and so be forgotten again.
         """
+        async with self.branching.alone:
+            return await self._forget(message)
+
+    async def _forget(self, message: m.Forget) -> m.Forgotten:
         at = self.branching
         at.write.refuse_when_full()
         named = await at.pools.search(_named_by, at.store, at.index, at.trajectories, message)
@@ -78,12 +82,14 @@ class Forgetting:
         elif message.now:
             at.write.compact_soon()
         await at.write.durable()
+        if message.now:
+            at.write.refuse_when_full()  # deleted, but there was no room yet for the file without their bytes
         at.looks.close()
         return m.Forgotten(
             records=len(records),
             events=erased,
             kept_in=_kept_in(message, named, elsewhere),
-            proof=await self._proof(everywhere) if message.now or message.everywhere else None,
+            proof=await self._proof(message.ids, everywhere) if message.now or message.everywhere else None,
         )
 
     async def erase_events(self, events: tuple[EventId, ...] | None) -> int:
@@ -92,29 +98,28 @@ class Forgetting:
         return await self.event_relay.ask(message, deadline=Deadline.after(ERASE_WITHIN_S), wait_for_room=True)
 
     async def _elsewhere(self, message: m.Forget, named: _Named) -> dict[BranchName, _Named]:
-        """Return what other branches hold of it."""
+        """Return what each of the other branches holds of it."""
         at = self.branching
         wanted = m.Forget(ids=named.ids, now=message.now) if named.ids and not message.everywhere else message
         found = {}
         for branch in await at.pools.disk(at.store.branches, at.user) if at.store.has_branches(at.user) else ():
             if branch.name != at.current:
                 looked, trajectories = await at.looks.at(branch.name)
-                one = await at.pools.search(_named_by, at.store, looked.index, trajectories, wanted)
-                if one.records:
-                    found[branch.name] = one
+                found[branch.name] = await at.pools.search(_named_by, at.store, looked.index, trajectories, wanted)
         return found
 
     def _erase(self, named: Mapping[BranchName, _Named]) -> None:
+        """Rewrite the files of all branches: one that holds nothing of it any more may still keep it for looking back."""
         at = self.branching
         erasures = {branch: Erasure(one.ids, one.trajectories) for branch, one in named.items()}
         at.store.erase_from(at.user, erasures, microseconds(at.clock.now()))
 
-    async def _proof(self, everywhere: Sequence[_Named]) -> m.ErasureProof:
+    async def _proof(self, ids: Sequence[RecordId], everywhere: Sequence[_Named]) -> m.ErasureProof:
         at = self.branching
         vectors = {i: v for one in everywhere for i, v in zip(one.ids, one.vectors, strict=True)}
         records = {record.id: record for one in everywhere for record in one.records}
         stacked = np.stack(list(vectors.values())) if vectors else np.empty((0, 0), np.float32)
-        scan = await at.pools.disk_in_background(at.store.scan, at.user, list(records.values()), stacked)
+        scan = await at.pools.disk_in_background(at.store.scan, at.user, ids, list(records.values()), stacked)
         return _proven(at.clock, records, vectors, scan)
 
 
@@ -146,7 +151,10 @@ def _kept_in(message: m.Forget, named: _Named, elsewhere: Mapping[BranchName, _N
     if message.everywhere:
         return ()
     is_in_history = named.records and not message.now
-    return (*((HISTORY,) if is_in_history else ()), *(f"branch {name}" for name in elsewhere))
+    return (
+        *((HISTORY,) if is_in_history else ()),
+        *(f"branch {name}" for name, one in elsewhere.items() if one.records),
+    )
 
 
 def _named_by(store: MemoryStore, index: MemoryIndex, told: Trajectories, message: m.Forget) -> _Named:

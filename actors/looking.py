@@ -26,16 +26,18 @@ class Looks:
         self._store = store
         self._pools = pools
         self._clock = clock
+        self._closings = 0
         self._open: dict[tuple[BranchName, datetime | None], tuple[Looked, Trajectories]] = {}
 
     async def at(self, branch: BranchName, moment: datetime | None = None) -> tuple[Looked, Trajectories]:
         """Return a branch as it is, or as it was at a moment. Raises NotFound or StorageFault."""
         place = branch, moment
         found = self._open.pop(place, None)
-        if found is None:
-            moment_us = None if moment is None else microseconds(moment)
+        while found is None:
+            closings, moment_us = self._closings, None if moment is None else microseconds(moment)
             looked = await self._pools.disk(self._store.look, self._user, branch, moment_us)
-            found = looked, Trajectories(looked.trajectories)
+            if closings == self._closings:  # otherwise it may show what is gone since
+                found = looked, Trajectories(looked.trajectories)
         if moment is None or moment < self._clock.now():  # of one that has not come yet more will be known
             self._open[place] = found
         while len(self._open) > MOST:
@@ -44,4 +46,9 @@ class Looks:
 
     def close(self) -> None:
         """Read everything anew from now on."""
+        self._closings += 1
         self._open.clear()
+
+    @property
+    def resident_bytes(self) -> int:
+        return sum(looked.index.resident_bytes for looked, _ in self._open.values())

@@ -199,7 +199,7 @@ class MemoryAgent(Actor):
 
     @property
     def resident_bytes(self) -> int:
-        return self._index.resident_bytes
+        return self._index.resident_bytes + self._looks.resident_bytes
 
     def status(self) -> m.UserStatus:
         """Return a copy of the figures."""
@@ -444,6 +444,10 @@ class MemoryAgent(Actor):
     # --- forgetting ---
 
     async def _forget_everything(self) -> m.Forgotten:
+        async with self._branching.alone:
+            return await self._begin_anew()
+
+    async def _begin_anew(self) -> m.Forgotten:
         erased = await self._forgetting.erase_events(None)
         await self._caught_up.wait()
         ids = self._index.select(ANY)
@@ -455,8 +459,9 @@ class MemoryAgent(Actor):
         return m.Forgotten(records=len(ids), events=erased)
 
     async def _repair(self) -> m.Done:
-        await self._write.exchange(partial(self._store.repair, self._user))
-        self._looks.close()
+        async with self._branching.alone:
+            await self._write.exchange(partial(self._store.repair, self._user))
+            self._looks.close()
         return m.Done()
 
     # --- trajectories ---

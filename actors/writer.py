@@ -246,7 +246,8 @@ class Writer:
     async def due(self) -> None:
         """React to CommitDue."""
         if self._disk_is_full:
-            await self.reopen_after_full_disk()
+            if not self._is_exchanging:  # which opens the file itself
+                await self.reopen_after_full_disk()
         else:
             self.schedule()
 
@@ -447,7 +448,7 @@ class Writer:
             await self._hold()
             try:
                 # Not if the file was erased, or compacted because somebody forgot, meanwhile.
-                if is_prepared and file is self._file and file.awaits(rewriting):
+                if is_prepared and rewriting.is_prepared and file is self._file and file.awaits(rewriting):
                     self.file_status = await self._pools.disk(file.finish, rewriting)
                     await self._rebase(file)
             except DiskFull as error:

@@ -44,15 +44,17 @@ def run(root: Path, config: Config, user: str | None = None, embedder: Embedder 
         encoder = embedder or OnnxEmbedder.open(config.embedding.model, threads=1)
         with ThreadPoolExecutor(threads) as pool:
             for folder in (root, root / GLOBAL) if user is None else (root,):
-                store = _store(folder, encoder.model)
+                # What is published and taken back is kept for nobody.
+                history_s = 0.0 if folder.name == GLOBAL else config.memory.history_s
+                store = _store(folder, encoder.model, history_s)
                 users = list(store.users()) if user is None else [_known(store, user)]
                 for each in users:
-                    yield Reembedded(each, _reembed(folder, each, encoder, pool))
+                    yield Reembedded(each, _reembed(folder, each, encoder, pool, history_s))
     finally:
         data.release()
 
 
-def _reembed(folder: Path, user: UserId, encoder: Embedder, pool: ThreadPoolExecutor) -> int:
+def _reembed(folder: Path, user: UserId, encoder: Embedder, pool: ThreadPoolExecutor, history_s: float) -> int:
     """Give every branch of a user its new vectors, the youngest first; return how many."""
     new, done = encoder.model, 0
 
@@ -65,9 +67,9 @@ def _reembed(folder: Path, user: UserId, encoder: Embedder, pool: ThreadPoolExec
         done += len(records)
         return vectors
 
-    for branch, model in _store(folder, new).models(user).items():
+    for branch, model in _store(folder, new, history_s).models(user).items():
         if (model.name, model.dim, model.sha256) != (new.name, new.dim, new.sha256):
-            store = _store(folder, model)
+            store = _store(folder, model, history_s)
             store.reembed(user, branch, new, embed)
     return done
 
@@ -79,5 +81,5 @@ def _known(store: RvfMemoryStore, name: str) -> UserId:
     return user
 
 
-def _store(folder: Path, model: ModelInfo) -> RvfMemoryStore:
-    return RvfMemoryStore(folder, model, RealFiles(), SystemClock(), VectorIndex)
+def _store(folder: Path, model: ModelInfo, history_s: float) -> RvfMemoryStore:
+    return RvfMemoryStore(folder, model, RealFiles(), SystemClock(), VectorIndex, history_s=history_s)

@@ -87,4 +87,4 @@ class Standalone:
 
 def _entry(record: MemoryRecord) -> Entry:
     vector = np.frombuffer(record.embedding, "<f4")
-    return Entry(msgspec.structs.replace(record, embedding=b""), vector, microseconds(record.timestamp))
+    return Entry(msgspec.structs.replace(record, embedding=b""), vector, max(0, microseconds(record.timestamp)))

@@ -46,6 +46,11 @@ def user_id(text: str) -> UserId:
     return UserId(text)
 
 
+def is_branch_name(text: str) -> bool:
+    """Whether `text` can name a branch beside the main line."""
+    return _USER.fullmatch(text) is not None and text != MAIN
+
+
 def branch_name(text: str) -> BranchName:
     """Return `text` as a BranchName, which is safe as one part of a path. Raises InvalidMessage."""
     if not _USER.fullmatch(text):

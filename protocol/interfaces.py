@@ -265,6 +265,11 @@ class Rewriting(Protocol):
     `prepare` takes long and may run beside commits; `MemoryFile.finish` is quick. Raises StorageFault.
     """
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether there is something to finish that was not given up."""
+        ...
+
     def prepare(self) -> bool:
         """Return whether there is something to finish."""
         ...
@@ -579,8 +584,8 @@ class MemoryStore(Protocol):
         """Delete from these branches, and rewrite their files without it. Raises Locked or another StorageFault."""
         ...
 
-    def scan(self, user: UserId, records: Sequence[MemoryRecord], vectors: Vectors) -> Scan:
-        """Look through all files that may hold something of these records and of their vectors, float32 [n, dim].
+    def scan(self, user: UserId, ids: Sequence[RecordId], records: Sequence[MemoryRecord], vectors: Vectors) -> Scan:
+        """Look through all files that may hold something of these ids and records, and of their vectors, float32 [n, dim].
 
         Raises StorageFault.
         """

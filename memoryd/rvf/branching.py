@@ -62,11 +62,12 @@ def first_commit(ledger: Ledger, lineage: Lineage) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What a branch sees of one file: now, and when it began, if it is not its own file."""
+    """What a branch sees of one file now; and if it is not its own, when the line left this file, and what it saw then."""
 
     snapshot: Snapshot
     now: Sight
-    begun: Sight | None
+    begun: Sight | None = None
+    begun_us: int = 0
 
 
 def difference(mine: Lineage, name: str, theirs: Lineage, other: str) -> Difference:
@@ -88,21 +89,26 @@ def difference(mine: Lineage, name: str, theirs: Lineage, other: str) -> Differe
 
 
 def _shares(lineage: Lineage, name: str) -> dict[str, _Share]:
-    ancestors = zip(lineage.chain(), lineage.inherited(), strict=True)
-    shares = {
-        ancestor.name: _Share(snapshot, now, Sight(ancestor.hidden_rows, ancestor.below))
-        for (ancestor, snapshot), (_, now) in ancestors
-    }
-    shares[name] = _Share(lineage.own, lineage.own.sight, None)
+    shares = {name: _Share(lineage.own, lineage.own.sight)}
+    seen = {ancestor.name: now for (ancestor, _), (_, now) in zip(lineage.chain(), lineage.inherited(), strict=True)}
+    below = lineage
+    while below.parent is not None and below.origin is not None:
+        left = below.origin.ancestors[-1]
+        begun = Sight(left.hidden_rows, left.below)
+        shares[left.name] = _Share(below.parent.own, seen[left.name], begun, below.origin.created_us)
+        below = below.parent
     return shares
 
 
 def _when_parted(share: _Share | None, other: _Share | None) -> Sight | None:
-    """Return what both saw of a file when the first of them began; None when only one of them knows it."""
+    """Return what both saw of a file when the first of their lines left it; None when only one of them knows it."""
     if share is None or other is None:
         return None
-    begins = [one.begun for one in (share, other) if one.begun is not None]
-    return min(begins, key=lambda sight: sight.below or 0, default=share.now)
+    left = [(one.begun, one.begun_us) for one in (share, other) if one.begun is not None]
+    if not left:
+        return share.now
+    # At the same moment of a coarse clock, fewer rows were deleted for the first.
+    return min(left, key=lambda each: (each[0].below or 0, each[1], len(each[0].dead)))[0]
 
 
 def _seen(snapshot: Snapshot, sight: Sight | None) -> Mask:

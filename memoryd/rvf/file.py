@@ -100,7 +100,7 @@ class RvfMemoryFile:
         """
         place = Place(files, path, encoder, link, retention or Retention())
         for name in files.list(path.parent):
-            if name.endswith(TEMPORARY_SUFFIX):
+            if name.startswith(path.name) and name.endswith(TEMPORARY_SUFFIX):
                 files.unlink(path.with_name(name))
         if not files.exists(path):
             new = Ledger(model, Identity(file_id))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memoryd.protocol.interfaces import Contents
+from memoryd.rvf.format import NO_ROWS
 from memoryd.rvf.places import branch_of, branch_path
 from memoryd.rvf.reader import damaged
 from memoryd.rvf.sight import END_OF_TIME, Sight, dead_by
@@ -60,11 +61,7 @@ class Lineage:
 
     def removed(self, moment_us: int = END_OF_TIME) -> Ids:
         """Return the rows of ancestors that the branch had deleted by a moment, uint64 [n]."""
-        if self.origin is None:
-            return dead_by(np.empty(0, np.uint64), {}, 0)
-        times = self.own.history.deleted
-        below = np.array([row for row in times if row < self.origin.first_row], np.uint64)
-        return dead_by(below, times, moment_us)
+        return _removed(self.own.history, moment_us)
 
     def seen(self) -> list[tuple[Snapshot, Sight]]:
         """Return the ancestors and the branch itself, with what is alive of each."""
@@ -83,11 +80,19 @@ class Lineage:
         """Whether something that was alive at a moment has been erased from the file since."""
         if self.parent is not None and self.origin is not None and moment_us < self.origin.created_us:
             return self.parent.has_lost(moment_us)
-        erased = np.setdiff1d(self.removed(), self.removed(moment_us))
-        for snapshot, _ in self.inherited():
-            held = [snapshot.rows, *(part.rows[: part.count] for part in snapshot.parts)]
-            erased = np.setdiff1d(erased, np.concatenate(held))
+        erased, first_row = np.setdiff1d(self.removed(), self.removed(moment_us)), 0
+        for ancestor, snapshot in self.chain():
+            held = np.concatenate([snapshot.rows, *(part.rows[: part.count] for part in snapshot.parts)])
+            erased = np.setdiff1d(erased, held[(held >= first_row) & (held < ancestor.below)])
+            first_row = ancestor.below
         return self.own.history.erased_us > moment_us or len(erased) > 0
+
+
+def pins_of(history: History, moment_us: int) -> Iterator[tuple[str, Sight]]:
+    """Yield the ancestors of a branch, by name, and what it has seen of each since a moment."""
+    removed = _removed(history, moment_us)
+    for ancestor in history.origin.ancestors if history.origin else ():
+        yield ancestor.name, Sight(np.concatenate([ancestor.hidden_rows, removed]), ancestor.below)
 
 
 def read_lineage(files: FileSystem, path: Path, known: Sequence[SealedPart] = ()) -> Lineage:
@@ -121,6 +126,13 @@ def lineage_of(files: FileSystem, path: Path, own: Snapshot) -> Lineage:
             )
         parent = Lineage(snapshot, parent)
     return Lineage(own, parent)
+
+
+def _removed(history: History, moment_us: int) -> Ids:
+    if history.origin is None:
+        return NO_ROWS
+    below = [row for row in history.deleted if row < history.origin.first_row]
+    return dead_by(np.array(below, np.uint64), history.deleted, moment_us)
 
 
 def _told_by(history: History, moment_us: int) -> list[Trajectory]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from memoryd.protocol.ids import MAIN
+from memoryd.protocol.ids import MAIN, is_branch_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,4 +38,5 @@ def lock_path(path: Path) -> Path:
 def branch_names(files: FileSystem, folder: Path) -> list[str]:
     """Return the branches of a user, the main line first."""
     main = [MAIN] if files.exists(folder / FILE_NAME) else []
-    return main + [name.removesuffix(_SUFFIX) for name in files.list(folder / FOLDER_NAME) if name.endswith(_SUFFIX)]
+    named = [name.removesuffix(_SUFFIX) for name in files.list(folder / FOLDER_NAME) if name.endswith(_SUFFIX)]
+    return main + [name for name in named if is_branch_name(name)]  # others may put copies beside them

@@ -49,16 +49,16 @@ TEMPORARY_SUFFIX: Final = ".compact.tmp"
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Which deleted rows stay: those that went less than `history_s` ago, and those that branches still see (`pins`)."""
+    """Which deleted rows stay: those that went less than `history_s` ago, and those that branches have seen since (`pins`)."""
 
     history_s: float = 0.0
-    pins: Callable[[], Sequence[Sight]] = tuple
+    pins: Callable[[int], Sequence[Sight]] = lambda _moment_us: ()
     now_us: Callable[[], int] = time_us
 
     def of(self, dead: Ids, times: Mapping[int, int], *, erases: bool = False) -> tuple[Sight, ...]:
         """Return what must stay when the rows `dead` are deleted; who `erases` keeps nothing for looking back."""
         last = self.now_us() if erases else self.now_us() - int(self.history_s * 1e6)
-        return (Sight(dead_by(dead, times, last)), *self.pins())
+        return (Sight(dead_by(dead, times, last)), *self.pins(last))
 
 
 @dataclass(frozen=True, slots=True)

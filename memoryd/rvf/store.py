@@ -16,9 +16,11 @@ from memoryd.rvf import verify
 from memoryd.rvf.branching import begun, difference, first_commit
 from memoryd.rvf.file import RvfMemoryFile, require_model
 from memoryd.rvf.format import Identity
-from memoryd.rvf.lineage import read_lineage
+from memoryd.rvf.history import read_history
+from memoryd.rvf.lineage import pins_of, read_lineage
 from memoryd.rvf.lock import Locks, WriterLock
 from memoryd.rvf.places import FILE_NAME, HEAD_NAME, LOCK_SUFFIX, branch_names, branch_of, branch_path, lock_path
+from memoryd.rvf.reader import find_state
 from memoryd.rvf.records import UNREADABLE, decode_record, encode_record
 from memoryd.rvf.rewriting import TEMPORARY_SUFFIX, Retention
 from memoryd.rvf.sight import Sight
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from memoryd.clock import Clock
     from memoryd.files import FileSystem
-    from memoryd.protocol.ids import Seq, UserId
+    from memoryd.protocol.ids import RecordId, Seq, UserId
     from memoryd.protocol.interfaces import (
         Contents,
         Difference,
@@ -330,8 +332,8 @@ class RvfMemoryStore:
             finally:
                 opened.file.close()
 
-    def scan(self, user: UserId, records: Sequence[MemoryRecord], vectors: Vectors) -> Scan:
-        """Look through all files that may hold something of these records and of their vectors, float32 [n, dim].
+    def scan(self, user: UserId, ids: Sequence[RecordId], records: Sequence[MemoryRecord], vectors: Vectors) -> Scan:
+        """Look through all files that may hold something of these ids and records, and of their vectors, float32 [n, dim].
 
         Raises StorageFault.
         """
@@ -340,22 +342,26 @@ class RvfMemoryStore:
         paths = [place / name for place in places for name in self._files.list(place)]
         paths = [path for path in paths if path.suffix not in ("", LOCK_SUFFIX)]
         beside = [path for path in self._beside if self._files.exists(path)]
-        return scan(self._files, self._root, [*paths, *beside], records, vectors)
+        return scan(self._files, self._root, [*paths, *beside], ids, records, vectors)
 
     def _depth(self, user: UserId, name: str) -> int:
         return sum(1 for _ in read_lineage(self._files, self._existing(user, name)).chain())
 
-    def _pins(self, user: UserId, name: str) -> list[Sight]:
-        """Return what other branches see of the file of `name`; everything, when one of them cannot be read."""
+    def _pins(self, user: UserId, name: str, moment_us: int) -> list[Sight]:
+        """Return what other branches have seen of the file of `name` since a moment; everything, if one cannot be read."""
+        pins = []
         try:
-            return [
-                sight
-                for _, lineage in self._others(user, name)
-                for (ancestor, _), (_, sight) in zip(lineage.chain(), lineage.inherited(), strict=True)
-                if ancestor.name == name
-            ]
+            for other in branch_names(self._files, self._folder(user)):
+                path = self._path(user, other)
+                file = self._files.open(path, writable=False)
+                try:
+                    history = read_history(file, path, find_state(file, path))
+                finally:
+                    file.close()
+                pins += [pin for ancestor, pin in pins_of(history, moment_us) if ancestor == name]
         except StorageFault:
             return [Sight()]
+        return pins
 
     def _others(self, user: UserId, name: str) -> Iterator[tuple[str, Lineage]]:
         for other in branch_names(self._files, self._folder(user)):

@@ -36,16 +36,21 @@ class _Wanted:
 
 
 def scan(
-    files: FileSystem, root: Path, paths: Sequence[Path], records: Sequence[MemoryRecord], vectors: Vectors
+    files: FileSystem,
+    root: Path,
+    paths: Sequence[Path],
+    ids: Sequence[RecordId],
+    records: Sequence[MemoryRecord],
+    vectors: Vectors,
 ) -> Scan:
-    """Read these files and return what they still hold of `records` and their `vectors`, float32 [n, dim].
+    """Read these files and return what they still hold of `ids`, of `records` and of their `vectors`, float32 [n, dim].
 
     Every record, text and vector that stands in a segment is looked at; in every byte of every file the 64 longest texts of
     at least 16 bytes, and 64 vectors, are looked for. Names are relative to `root`. Raises StorageFault.
     """
     longest = sorted({record.text.encode() for record in records}, key=len, reverse=True)[:_NEEDLES]
     wanted = _Wanted(
-        frozenset(record.id for record in records),
+        frozenset([*ids, *(record.id for record in records)]),
         frozenset(record.text for record in records),
         tuple(text for text in longest if len(text) >= _SHORTEST),
         tuple(vector.tobytes() for vector in vectors[:_NEEDLES]),

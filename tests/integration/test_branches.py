@@ -82,6 +82,70 @@ async def test_a_branch_goes_on_by_itself_and_comes_back(tmp_path: Path) -> None
         assert kept.text == "from before"
 
 
+async def test_after_a_merge_nothing_of_it_differs(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember("from before")
+        await house.memory.create_branch("trial")
+        await house.memory.switch_branch("trial")
+        await house.memory.remember("on trial")
+        await house.memory.switch_branch("main")
+        await house.memory.merge_branch("trial")
+
+        found = await house.memory.compare_branches("trial")
+
+        assert (found.only_here, found.only_there, found.here, found.there) == (0, 0, (), ())
+
+
+async def test_who_forgets_while_somebody_switches_forgets_on_one_branch_whole(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        for turn in range(8):
+            secret = await house.memory.remember(f"{SECRET} {turn}")
+            await house.memory.create_branch(f"trial{turn}")
+            forgetting = house.memory.forget(ids=[secret.id])
+            gone, _ = await asyncio.gather(forgetting, house.memory.switch_branch(f"trial{turn}"))
+
+            answers = {name: await held(house.memory, name) for name in ("main", f"trial{turn}")}
+            without = [name for name, found in answers.items() if secret.text not in found]
+            assert len(without) == 1
+            assert gone.kept_in == ("history", *(f"branch {name}" for name in answers if name not in without))
+            await house.memory.switch_branch("main")
+            await house.memory.drop_branch(f"trial{turn}")
+            await house.memory.forget(ids=[secret.id])
+
+
+@pytest.mark.parametrize("first_on", ["main", "trial"])
+async def test_what_another_branch_only_keeps_for_looking_back_is_erased_too(tmp_path: Path, first_on: str) -> None:
+    async with running(tmp_path) as house:
+        secret = await house.memory.remember(SECRET)
+        await house.memory.remember("nothing secret")
+        await house.memory.create_branch("trial")
+        await house.memory.switch_branch(first_on)
+        await house.memory.forget(ids=[secret.id])
+        await house.memory.switch_branch("trial" if first_on == "main" else "main")
+
+        gone = await house.memory.forget(ids=[secret.id], everywhere=True)
+        assert (proven(gone.proof, house.root), gone.kept_in) == ([], ())
+
+        again = await house.memory.forget(ids=[secret.id], everywhere=True)
+        assert (again.records, proven(again.proof, house.root)) == (0, [])
+        assert await house.memory.verify() == []
+
+
+async def test_a_branch_is_made_while_rows_are_folded(tmp_path: Path) -> None:
+    async with running(tmp_path, memory={"commit_records": 4}) as house:
+        publishing = asyncio.ensure_future(house.memory.publish(events(400), ack="committed"))
+        for number in range(20):
+            await house.memory.create_branch(f"b{number}")
+            await asyncio.sleep(0.01)
+        await publishing
+
+        slot = house.user_slot("default")
+        assert slot is not None
+        assert slot.incarnations == 1
+        assert len(await house.memory.branches()) == 21
+        assert await house.memory.verify() == []
+
+
 async def test_what_is_published_while_branches_are_switched_is_kept_once(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
         await house.memory.remember("from before")

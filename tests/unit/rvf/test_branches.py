@@ -200,6 +200,38 @@ def test_siblings_parted_where_the_first_of_them_began(memories: RvfMemoryStore)
     assert compared(memories, PLAN_B, DEEPER) == (ids([0, 8]), ids([8]), [])
 
 
+def test_what_a_branch_in_between_had_deleted_is_merged_too(memories: RvfMemoryStore) -> None:
+    commit(memories, added(1, 2))
+    memories.branch(USER, PLAN_B, MAIN)
+    memories.switch(USER, PLAN_B, Seq(0))
+    commit(memories, gone(1), added(3))
+    memories.branch(USER, DEEPER, PLAN_B)
+
+    assert compared(memories, DEEPER, MAIN) == (ids([3]), ids([3]), ids([1]))
+
+
+def test_branches_that_began_at_the_same_row_parted_when_the_first_of_them_did(memories: RvfMemoryStore) -> None:
+    commit(memories, added(1, 2))
+    memories.branch(USER, PLAN_B, MAIN)
+    commit(memories, gone(2))
+    memories.branch(USER, DEEPER, MAIN)
+
+    assert compared(memories, DEEPER, PLAN_B) == ([], [], ids([2]))
+    assert compared(memories, PLAN_B, DEEPER) == (ids([2]), [], [])
+
+
+def test_copies_that_somebody_puts_beside_branches_are_none(memories: RvfMemoryStore, disk: FaultDisk) -> None:
+    commit(memories, added(1, 2), gone(2))
+    memories.branch(USER, PLAN_B, MAIN)
+    content = disk.content(FILE.parent / "branches" / "plan-b.rvf")
+    for name in ("plan-b.bak.rvf", "plan b copy.rvf", "main.rvf"):
+        disk.put(FILE.parent / "branches" / name, content)
+
+    assert names(memories) == [MAIN, PLAN_B]
+    commit(memories, gone(1))
+    assert sound(memories)
+
+
 def test_a_branch_that_is_in_use_or_has_heirs_is_not_dropped(memories: RvfMemoryStore) -> None:
     commit(memories, added(1))
     memories.branch(USER, PLAN_B, MAIN)

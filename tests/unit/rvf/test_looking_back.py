@@ -183,3 +183,22 @@ def test_rows_that_another_program_deleted_were_never_there(disk: FaultDisk) -> 
     file.close()
 
     assert diary.stood(1) == [1]
+
+
+def test_what_a_branch_has_forgotten_and_its_parent_erased_is_said_to_be_lost(disk: FaultDisk) -> None:
+    diary = Diary(disk, keeps_days=7)
+    diary.write(1, 1, 2)
+    diary.clock.day = 2
+    diary.store.branch(USER, PLAN_B, MAIN)
+    diary.store.switch(USER, PLAN_B, Seq(0))
+    diary.write(3, deleted=(1,))
+    diary.store.switch(USER, MAIN, Seq(0))
+    diary.write(4, 3, 4, deleted=(1,))
+
+    diary.compact(5)
+    assert diary.stood(2.5, PLAN_B) == [1, 2]
+    diary.compact(5, erases=True)
+
+    assert diary.stood(2.5, PLAN_B) == [2]
+    assert diary.store.look(USER, PLAN_B, microseconds(at(2.5))).has_lost
+    assert not diary.store.look(USER, PLAN_B, microseconds(at(3.5))).has_lost
