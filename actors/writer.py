@@ -404,7 +404,9 @@ class Writer:
         await self.close()
         added_again = self._pending.added()  # after it was forgotten: the index holds that one
         for done, ids in pending.waiting:
-            self._index.discard(list(pending.leave_out(ids) - added_again))
+            refused = pending.leave_out(ids)
+            pending.deleted += refused  # when only the last fsync found no room, they are in the file
+            self._index.discard(list(refused - added_again))
             if not done.done():
                 done.set_exception(error)
         pending.waiting.clear()

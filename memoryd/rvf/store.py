@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memoryd.files import Missing, replace_file
-from memoryd.protocol.errors import Damaged, InvalidMessage, NotFound, StorageFault
+from memoryd.protocol.errors import Damaged, InvalidMessage, NotFound
 from memoryd.protocol.ids import MAIN, BranchName, branch_name, user_id
 from memoryd.protocol.interfaces import Batch, BranchStatus, Looked, Opened
 from memoryd.protocol.records import microseconds
@@ -348,10 +348,12 @@ class RvfMemoryStore:
         return sum(1 for _ in read_lineage(self._files, self._existing(user, name)).chain())
 
     def _pins(self, user: UserId, name: str, moment_us: int) -> list[Sight]:
-        """Return what other branches have seen of the file of `name` since a moment; everything, if one cannot be read."""
+        """Return what other branches have seen of the file of `name` since a moment; everything, if one is damaged."""
         pins = []
         try:
             for other in branch_names(self._files, self._folder(user)):
+                if other in (MAIN, name):
+                    continue
                 path = self._path(user, other)
                 file = self._files.open(path, writable=False)
                 try:
@@ -359,7 +361,7 @@ class RvfMemoryStore:
                 finally:
                     file.close()
                 pins += [pin for ancestor, pin in pins_of(history, moment_us) if ancestor == name]
-        except StorageFault:
+        except Damaged:
             return [Sight()]
         return pins
 

@@ -120,7 +120,7 @@ def test_any_operation_that_fails_is_a_typed_error_or_told_and_harms_no_snapshot
         raised = error
     disk.heal()
 
-    assert disk.second_syncs == 0
+    assert disk.trusted_again == 0
     if made is not None and made.omitted_files:  # the source failed, not the backup
         left_out = [omitted.name for omitted in made.omitted]
         assert left_out in (["alice/memory.rvf"], ["alice"])

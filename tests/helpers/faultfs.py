@@ -7,6 +7,7 @@ A full `FileSystem`. What was written is seen at once; it is durable after `sync
 from __future__ import annotations
 
 import errno
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from memoryd.files import storage_fault
 from memoryd.protocol.errors import StorageFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from memoryd.files import File, Mapping
@@ -41,8 +42,9 @@ class _Inode:
         self.pending.clear()
 
     def after_crash(self, survives: float, seed: np.random.Generator) -> _Inode:
+        """Return what is left: each write by this chance, and as likely whole as only the beginning of it."""
         writes = [
-            (at, data if data is None or survives == 1 else data[: seed.integers(len(data) + 1)])
+            (at, data if data is None or seed.random() < max(survives, 0.5) else data[: seed.integers(len(data) + 1)])
             for at, data in self.pending
             if seed.random() < survives
         ]
@@ -62,8 +64,9 @@ class _Inode:
 class FaultDisk:
     """A disk with a fault: crashes at operation `crash_at`, fails at `fail_at` (also `for_good`), or is too small.
 
-    Operations count from 1; `operations` lists their names. `second_syncs` counts fsyncs after a failed one on the
-    same descriptor, which no careful program asks for.
+    Operations count from 1, if they are such as `only` wants; `operations` lists their names. `open_files` are the
+    descriptors that nobody has closed, and `trusted_again` counts what was written and synced through one after an fsync
+    of it had failed, which no careful program does. `used` are the bytes that all files take.
     """
 
     def __init__(
@@ -78,15 +81,17 @@ class FaultDisk:
         seed: int = 0,
     ) -> None:
         self.operations: list[str] = []
-        self.second_syncs = 0
+        self.open_files = 0
+        self.trusted_again = 0
         self.capacity = capacity
         self._crash_at = crash_at
         self._fail_at = fail_at
         self._for_good = for_good
         self._error = error
-        self._only = only
+        self.only = only
         self._seed = seed
         self._is_dead = False
+        self._is_unnoticed = False
         self._names: dict[Path, _Inode | None] = {}  # None is a folder
         self._durable: dict[Path, _Inode | None] = {}
 
@@ -94,6 +99,28 @@ class FaultDisk:
         """From now on nothing fails."""
         self._fail_at = self._crash_at = 0
         self.capacity = None
+
+    def crash_in(self, operations: int) -> None:
+        """Crash at the operation that comes after so many others, and take back what else was to happen."""
+        self._fail_at, self._crash_at = 0, len(self.operations) + 1 + operations
+
+    def fail_in(self, operations: int, error: int = errno.EIO, *, for_good: bool = False) -> None:
+        """Fail at the operation that comes after so many others, and take back what else was to happen."""
+        self._fail_at, self._crash_at = len(self.operations) + 1 + operations, 0
+        self._error, self._for_good = error, for_good
+
+    @contextmanager
+    def unnoticed(self) -> Iterator[None]:
+        """What is asked meanwhile neither counts nor fails."""
+        self._is_unnoticed = True
+        try:
+            yield
+        finally:
+            self._is_unnoticed = False
+
+    @property
+    def used(self) -> int:
+        return sum(len(inode.content) for inode in self._names.values() if inode)
 
     def put(self, path: Path, content: bytes | None = None) -> None:
         """Lay down a durable file, or a folder, uncounted."""
@@ -107,18 +134,18 @@ class FaultDisk:
         assert inode is not None
         return bytes(inode.content)
 
-    def after_crash(self, survives: float) -> FaultDisk:
+    def after_crash(self, survives: float, seed: int | None = None) -> FaultDisk:
         """Return a sound disk with what was synced; of the rest each write and each folder's names by this chance."""
-        seed = np.random.default_rng(self._seed)
+        source = np.random.default_rng(self._seed if seed is None else seed)
         folders = sorted({path.parent for path in self._names | self._durable})
-        newest = {folder for folder in folders if seed.random() < survives}
+        newest = {folder for folder in folders if source.random() < survives}
         names = {path: inode for path, inode in self._durable.items() if path.parent not in newest}
         names |= {path: inode for path, inode in self._names.items() if path.parent in newest}
         disk = FaultDisk()
         for path in sorted(names):
             if path.parent in disk._names or path == path.parent:
                 inode = names[path]
-                disk._names[path] = None if inode is None else inode.after_crash(survives, seed)
+                disk._names[path] = None if inode is None else inode.after_crash(survives, source)
         disk._durable = dict(disk._names)
         return disk
 
@@ -191,7 +218,7 @@ class FaultDisk:
         """Count one operation; crash or fail if it is its turn, `torn` being what is done of it all the same."""
         if self._is_dead:
             raise Crash
-        if not self._only(operation, path):
+        if self._is_unnoticed or not self.only(operation, path):
             return
         self.operations.append(operation)
         at = len(self.operations)
@@ -207,7 +234,7 @@ class FaultDisk:
         """Return how many bytes still fit."""
         if self.capacity is None:
             return 1 << 40
-        return max(0, self.capacity - sum(len(inode.content) for inode in self._names.values() if inode))
+        return max(0, self.capacity - self.used)
 
     def named(self, path: Path) -> _Inode | None:
         return self._names.get(path)
@@ -229,6 +256,7 @@ class _FaultFile:
         self._writable = writable
         self._is_open = True
         self._has_failed = False  # an fsync of this descriptor, so that another one would lie
+        disk.open_files += 1
 
     def size(self) -> int:
         self._count("size")
@@ -244,6 +272,7 @@ class _FaultFile:
 
     def append(self, data: bytes) -> None:
         assert self._writable
+        self._trust()
         self._count("append", torn=lambda: self._write(data[: len(data) // 2]))
         room = self._disk.room()
         self._write(data[:room])
@@ -253,19 +282,20 @@ class _FaultFile:
     def rewrite(self, offset: int, data: bytes) -> None:
         assert self._writable
         assert offset + len(data) <= len(self._inode.content)
+        self._trust()
         self._count("rewrite", torn=lambda: self._write(data[: len(data) // 2], offset))
         self._write(data, offset)
 
     def truncate(self, size: int) -> None:
         assert self._writable
+        self._trust()
         self._count("truncate")
         del self._inode.content[size:]
         self._inode.content.extend(bytes(size - len(self._inode.content)))
         self._inode.pending.append((size, None))
 
     def sync(self) -> None:
-        if self._has_failed:
-            self._disk.second_syncs += 1
+        self._trust()
         try:
             self._count("sync")
         except StorageFault:
@@ -287,9 +317,13 @@ class _FaultFile:
         return self._disk.named(path) is self._inode
 
     def close(self) -> None:
+        self._disk.open_files -= self._is_open
         self._is_open = False
         if self._inode.locked_by is self:
             self._inode.locked_by = None
+
+    def _trust(self) -> None:
+        self._disk.trusted_again += self._has_failed
 
     def _count(self, operation: str, *, torn: Callable[[], None] = lambda: None) -> None:
         assert self._is_open, f"{operation} on a closed file"

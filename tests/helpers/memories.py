@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from memoryd.protocol.ids import BEFORE_ALL, RecordId, Seq, TrajectoryId, UserId
-from memoryd.protocol.interfaces import Batch, Entry, ModelInfo
+from memoryd.protocol.interfaces import Adjacency, Batch, Entry, ModelInfo
 from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource, Trajectory
 from memoryd.rvf.records import Body, decode_record
 from memoryd.rvf.store import RvfMemoryStore
@@ -20,7 +20,7 @@ from memoryd.vectors.codes import Codebook
 from memoryd.vectors.index import VectorIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from memoryd.files import FileSystem
     from memoryd.protocol.interfaces import Contents, Vectors
@@ -75,6 +75,15 @@ def clustered(n: int, dim: int, each: int) -> Vectors:
     mixed = spread[np.random.default_rng(3).permutation(n)]
     found: Vectors = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
     return found
+
+
+def ring(vectors: Vectors, _known: Adjacency | None, _is_wanted: Callable[[], bool]) -> Adjacency:
+    """Return a graph in which each of at least three rows is linked to the two beside it: the same on every machine."""
+    n = len(vectors)
+    rows = np.arange(n)
+    beside = np.sort(np.stack([(rows - 1) % n, (rows + 1) % n], axis=1), axis=1)
+    one, two = np.ones(n, np.int64), np.full(n, 2, np.int64)
+    return Adjacency(layers=one, counts=two, neighbours=beside.ravel(), m=2, m0=2, ef_construction=2, entry=0)
 
 
 def body(**fields: object) -> Body:
@@ -138,8 +147,9 @@ class Expected:
 
     def after(self, batch: Batch) -> Expected:
         """Return what a memory holds when `batch` was added to it."""
-        new = tuple((one.record, one.vector.tobytes()) for one in batch.entries)
-        gone = {*batch.deleted, *(record.id for record, _ in new)}
+        last = {one.record.id: place for place, one in enumerate(batch.entries)}
+        new = tuple((batch.entries[at].record, batch.entries[at].vector.tobytes()) for at in sorted(last.values()))
+        gone = {*batch.deleted, *last}
         kept = {trajectory: quality for trajectory, quality in self.trajectories if trajectory not in batch.dropped}
         trajectories = kept | {one.id: one.quality for one in batch.trajectories}
         return Expected(

@@ -23,11 +23,14 @@ class FullDisk(RealFiles):
 
     def __init__(self) -> None:
         self.is_full = False
+        self.refuses_new = "nothing"  # the end of the names of files for which there is no room
 
     def open(self, path: Path, *, writable: bool) -> File:
         return _FullFile(self, super().open(path, writable=writable), path)
 
     def create(self, path: Path) -> File:
+        if path.name.endswith(self.refuses_new):
+            raise storage_fault(OSError(errno.ENOSPC, ""), "create", path)
         return _FullFile(self, super().create(path), path)
 
     def check(self, operation: str, path: Path) -> None:
@@ -190,6 +193,24 @@ async def test_forgetting_on_a_full_disk_is_refused_at_once_and_claims_nothing(t
         disk.is_full = False
         await remembers_again(house, "after", "alice")
         assert (await house.memory.forget(ids=[record.id], user="alice")).records == 1
+
+
+async def test_forgetting_is_not_answered_before_there_was_room_to_write_the_file_without_the_bytes(
+    tmp_path: Path, disk: FullDisk
+) -> None:
+    async with running(tmp_path) as house:
+        record = await house.memory.remember("the word is swordfish", user="alice")
+        vector = house.user_slot("alice").actor._index.vectors([record.id]).tobytes()
+
+        disk.refuses_new = ".compact.tmp"
+        with pytest.raises(DiskFull):
+            await house.memory.forget(ids=[record.id], user="alice", now=True)
+
+        assert texts(await house.memory.recall("swordfish", user="alice")) == []
+        assert vector in house.file("alice").read_bytes()
+        disk.refuses_new = "nothing"
+        await until(lambda: vector not in house.file("alice").read_bytes())
+        assert (await house.memory.forget(ids=[record.id], user="alice", now=True)).records == 0
 
 
 async def test_a_trajectory_is_refused_on_a_full_disk_and_ends_when_there_is_room(
