@@ -35,17 +35,23 @@ class NotReady(Exception):
 class Daemon:
     """Starts, stops and kills one daemon; `settings` are those of the configuration, such as `memory.idle_after_s`.
 
-    With `counts_fsyncs` the process counts its own calls of fsync, see `fsyncs`.
+    With `counts_fsyncs` the process counts its own calls of fsync, see `fsyncs`. `module` is run in its place if it is given.
     """
 
     def __init__(
-        self, home: Path, settings: Mapping[str, object] | None = None, *, counts_fsyncs: bool = False
+        self,
+        home: Path,
+        settings: Mapping[str, object] | None = None,
+        *,
+        counts_fsyncs: bool = False,
+        module: str = "memoryd",
     ) -> None:
         self.data_dir = home / "data"
         self.socket = home / "socket"
         self.log = home / "daemon.log"
         self.settings = dict(settings or {})
         self._counts = home / "fsyncs" if counts_fsyncs else None
+        self._module = "benchmarks.counted" if counts_fsyncs else module
         self._process: subprocess.Popen[bytes] | None = None
         self._spawned = 0.0
         home.mkdir(parents=True, exist_ok=True)
@@ -74,7 +80,6 @@ class Daemon:
 
     def spawn(self) -> None:
         """Start the process; it is not ready yet."""
-        module = "memoryd" if self._counts is None else "benchmarks.counted"
         arguments = ["serve", "--data-dir", str(self.data_dir), "--socket", str(self.socket)]
         variables = {f"MEMORYD_{key.replace('.', '_').upper()}": str(value) for key, value in self.settings.items()}
         if self._counts is not None:
@@ -82,7 +87,7 @@ class Daemon:
         self._spawned = time.perf_counter()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", self._module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -4,7 +4,8 @@
 
 What holds from the first moment of the next start: everything acknowledged as `committed`, remembered or ended is there,
 nothing forgotten comes back, nothing is there twice, and nothing that was never sent. What holds once it has caught up:
-everything acknowledged as `stored` is there too. Plan and load depend on the seed alone; when exactly the
+everything acknowledged as `stored` is there too. Half of the lives have pieces so small that files are folded, linked and
+compacted all the time. Plan and load depend on the seed alone; when exactly the
 signal arrives depends on the machine, so a failure is repeated by running the same seed some times.
 """
 
@@ -101,7 +102,7 @@ class Crash:
     # --- one life and its end ---
 
     async def _life(self, planned: Plan) -> None:
-        daemon = Daemon(self._home, planned.settings)
+        daemon = Daemon(self._home, planned.settings, module=planned.module)
         if planned.mode is Mode.STARTING:
             usual = statistics.median(self.tally.ready_s) if self.tally.ready_s else 0.5
             daemon.spawn()

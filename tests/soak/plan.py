@@ -24,7 +24,8 @@ _WEIGHTS = {Mode.LOAD: 50, Mode.FORGET: 20, Mode.STOPPING: 10, Mode.CATCHING_UP:
 class Plan:
     """One kill. `load_s` is how long the clients work before, `delay_s` how long after that it comes.
 
-    For STARTING, `delay_s` is a share of the time that the start usually takes.
+    For STARTING, `delay_s` is a share of the time that the start usually takes. `module` is the daemon: the usual one, or
+    one that rewrites its files all the time.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Plan:
     load_s: float
     delay_s: float
     settings: dict[str, object]
+    module: str
     seed: str
 
     def rng(self, purpose: str) -> random.Random:
@@ -62,4 +64,5 @@ def plan(seed: int, number: int) -> Plan:
             load_s, delay_s = 0.0, rng.uniform(0.0, 0.15)
         case Mode.STARTING:
             load_s, delay_s = 0.0, rng.uniform(0.5, 1.1)
-    return Plan(number, mode, load_s, delay_s, settings, own)
+    module = random.Random(f"{own}/module").choice(("memoryd", "tests.soak.small"))
+    return Plan(number, mode, load_s, delay_s, settings, module, own)

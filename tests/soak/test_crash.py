@@ -24,4 +24,6 @@ async def test_a_daemon_that_is_killed_keeps_every_promise(tmp_path: Path) -> No
 
 
 def test_the_short_form_kills_in_every_way() -> None:
-    assert {plan(SEED, number).mode for number in range(KILLS)} == set(Mode)
+    planned = [plan(SEED, number) for number in range(KILLS)]
+    assert {one.mode for one in planned} == set(Mode)
+    assert {one.module for one in planned} == {"memoryd", "tests.soak.small"}
