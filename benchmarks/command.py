@@ -19,12 +19,16 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`logs` are the files of agent runs, `folder` is on the disk to be measured, `quick` takes fewer repetitions."""
+    """`logs` are the files of agent runs, `folder` is on the disk to be measured, `quick` takes fewer repetitions.
+
+    `sizes` are the numbers of rows to measure, where a command has a choice.
+    """
 
     logs: tuple[Path, ...]
     folder: Path
     quick: bool
     console: Console
+    sizes: tuple[int, ...] = ()
 
     def home(self, name: str) -> Path:
         """Return a new folder for one daemon."""
@@ -38,18 +42,25 @@ class Settings:
 Measure = Callable[[Settings], Iterable[Result]]
 
 
-def command(measures: Sequence[tuple[str, Measure]], about: str) -> click.Command:
-    """Return a command that takes these measures in order and prints one table."""
+def command(measures: Sequence[tuple[str, Measure]], about: str, sizes: Sequence[int] = ()) -> click.Command:
+    """Return a command that takes these measures in order and prints one table; `sizes` are those it measures by itself."""
 
     @click.command(help=about)
+    @click.option("--rows", multiple=True, type=int, default=sizes, hidden=not sizes, help="Sizes to measure.")
     @click.argument("logs", nargs=-1, type=click.Path(exists=True, path_type=Path))
     @click.option("--quick", is_flag=True, help="Fewer repetitions and smaller sizes: a smoke run, not for quoting.")
     @click.option("--json", "as_json", type=FILE, metavar="FILE", help="Also write everything as JSON.")
     @click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="On which disk.")
-    def run(logs: Sequence[Path], quick: bool, as_json: Path | None, folder: Path | None) -> None:  # noqa: FBT001 - click
+    def run(
+        rows: Sequence[int],
+        logs: Sequence[Path],
+        quick: bool,  # noqa: FBT001 - click
+        as_json: Path | None,
+        folder: Path | None,
+    ) -> None:
         console = Console(width=None)
         with tempfile.TemporaryDirectory(prefix="memoryd-benchmark-", dir=folder) as home:
-            settings = Settings(tuple(_files(logs)), Path(home), quick, console)
+            settings = Settings(tuple(_files(logs)), Path(home), quick, console, tuple(sorted(set(rows))))
             machine = describe(settings.folder)
             results: list[Result] = []
             for name, measure in measures:

@@ -29,10 +29,11 @@ QUERIES: Final = 200
 REAL: Final = 10_000
 APPEND_ROWS: Final = 32
 _REPEATED: Final = 1.3  # so many texts are embedded for one that no other equals
-_BATCH: Final = 5_000  # Chroma takes no more at once
+BATCH: Final = 5_000  # Chroma takes no more at once
 _DIM: Final = 384
 _NEIGHBOURS: Final = 10
-_EQUAL: Final = 1e-6  # cosines that differ by less are equal: a system may sum in another order
+_PIECE: Final = 50_000  # rows that are mixed together: as float64 a million would take 9 GB
+EQUAL: Final = 1e-6  # cosines that differ by less are equal: a system may sum in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,11 @@ class Given:
             np.save(folder / f"{name}.npy", np.ascontiguousarray(vectors))
         for name, texts in (("rows", self.texts), ("extra", self.extra_texts)):
             (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(text)}\n" for text in texts), encoding="utf-8")
-        dim = self.rows.shape[1]
-        about = About(dim, len(self.rows), K, _BATCH, APPEND_ROWS, appends, self.model_sha256)
-        (folder / "about.json").write_text(json.dumps(asdict(about)), encoding="utf-8")
+        (folder / "about.json").write_text(json.dumps(asdict(self.about(appends))), encoding="utf-8")
+
+    def about(self, appends: int) -> About:
+        """Return what a system is told."""
+        return About(self.rows.shape[1], len(self.rows), K, BATCH, APPEND_ROWS, appends, self.model_sha256)
 
     def recall(self, answers: Sequence[Sequence[int]]) -> float:
         """Return the mean recall@K; a row that is as near as the last of the exact answer counts like it."""
@@ -64,7 +67,7 @@ class Given:
         exact.add(self.rows)
         least = exact.search(self.queries, K)[0][:, -1]
         shares = [
-            np.count_nonzero(self.rows[sorted(set(answer))] @ query >= bound - _EQUAL) / K
+            np.count_nonzero(self.rows[sorted(set(answer))] @ query >= bound - EQUAL) / K
             for answer, query, bound in zip(answers, self.queries, least, strict=True)
         ]
         return float(np.mean(shares))
@@ -115,9 +118,10 @@ def _mixed(rows: Vectors, texts: Sequence[str], size: int) -> tuple[Vectors, lis
     left = chance.integers(len(rows), size=size - len(rows))
     right = near[left, chance.integers(1, _NEIGHBOURS + 1, size=len(left))]
     share = chance.uniform(0.3, 0.7, size=(len(left), 1))
-    mixtures = _unit(share * rows[left] + (1 - share) * rows[right])
+    pieces = [slice(at, at + _PIECE) for at in range(0, len(left), _PIECE)]
+    mixtures = [_unit(share[piece] * rows[left[piece]] + (1 - share[piece]) * rows[right[piece]]) for piece in pieces]
     halves = [texts[a][: len(texts[a]) // 2] + texts[b][len(texts[b]) // 2 :] for a, b in zip(left, right, strict=True)]
-    return np.concatenate([rows, mixtures]), [*texts, *halves]
+    return np.concatenate([rows, *mixtures]), [*texts, *halves]
 
 
 def _unit(vectors: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Vectors:

@@ -103,16 +103,23 @@ class SealedRows(Protocol):
 
     There are `slots` of them, a multiple of 32, so that the codes of several can stand one behind the other; those that
     were deleted, and the last ones that only fill up, are not `alive`. What is read is checked before it is returned,
-    once; every member but the first three may raise Damaged.
+    once; every member but the first four may raise Damaged.
     """
 
     slots: int
+    count: int
+    """How many of the slots, the first ones, do not only fill up."""
     dim: int
     codebook: str
     """The SHA-256 of the codebook that the codes belong to; empty when there are none."""
 
     def alive(self) -> NDArray[np.bool_]:
         """Return a copy, bool [slots], of what the file says."""
+        ...
+
+    @property
+    def rows(self) -> NDArray[np.uint64]:
+        """The numbers by which the graph of the file names its rows, uint64 [slots], ascending up to `count`."""
         ...
 
     @property
@@ -187,7 +194,8 @@ class Contents:
     """Everything a file holds, as found by opening it: rows that are sealed, and behind them those that are not.
 
     `vectors` float32 [n, dim] and `records` (encoded, see `decode_record` of the file) belong together row by row, in
-    the order of arrival, deleted ones left out.
+    the order of arrival, deleted ones left out. `graph` reads the graph that the file holds now and the numbers of its
+    rows, uint64 [n] ascending; None when it holds none that can be read (slow, for a pool).
     """
 
     sealed: Sequence[SealedRows]
@@ -195,6 +203,7 @@ class Contents:
     records: Sequence[bytes]
     trajectories: Sequence[Trajectory]
     applied_seq: Seq
+    graph: Callable[[], tuple[NDArray[np.uint64], Adjacency] | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,10 +52,8 @@ def measure(runner: Runner, given: Given, folder: Path, home: Path, openings: in
     """Measure a system on what `folder` holds, its store in the new folder `home`. Raises NotMeasured."""
     home.mkdir()
 
-    def phase(name: str) -> dict[str, Any]:
-        # Others print too; the last line is ours.
-        answer: dict[str, Any] = json.loads(run(runner, [name, str(folder), str(home)], _WITHIN_S).splitlines()[-1])
-        return answer
+    def phase(name: str, first: int = 0) -> dict[str, Any]:
+        return _phase(runner, name, folder, home, first)
 
     loaded = phase("load")
     _settle_disk(home, drop=False)
@@ -86,15 +84,27 @@ def measure(runner: Runner, given: Given, folder: Path, home: Path, openings: in
     )
 
 
+def query_ms(runner: Runner, folder: Path, home: Path) -> Sequence[float]:
+    """Ask a store that was measured every query once more; return the milliseconds. Raises NotMeasured."""
+    times: list[float] = _phase(runner, "query", folder, home, 0)["query_ms"]
+    return times
+
+
+def _phase(runner: Runner, name: str, folder: Path, home: Path, first: int) -> dict[str, Any]:
+    printed = run(runner, [name, str(folder), str(home), str(first)], _WITHIN_S)
+    answer: dict[str, Any] = json.loads(printed.splitlines()[-1])  # others print too; the last line is ours
+    return answer
+
+
 def _openings(
-    phase: Callable[[str], dict[str, Any]], times: int, before: Path | None = None
+    phase: Callable[[str, int], dict[str, Any]], times: int, before: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Open several times; each time drop the files below `before` from the page cache."""
+    """Open several times, each with another first query; each time drop the files below `before` from the page cache."""
     began = time.monotonic()
-    for _ in range(times):
+    for number in range(times):
         if before is not None:
             _settle_disk(before, drop=True)
-        yield phase("open")
+        yield phase("open", number)
         if time.monotonic() - began > _OPENINGS_S:
             return
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 import faiss
 
+from memoryd import garbage
 from memoryd.actors.writer import QUIET_WASTE
 from memoryd.clock import SystemClock
 from memoryd.files import RealFiles
@@ -22,8 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.systems.system import About, Found, Vectors
+    from memoryd.protocol.records import MemoryFilter
 
-_USER: Final = UserId("user")
+USER: Final = UserId("user")
 _MOMENT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -32,20 +36,23 @@ class Store:
 
     def __init__(self, folder: Path, about: About) -> None:
         faiss.omp_set_num_threads(1)  # as in the daemon
+        garbage.return_large_blocks()
         codebook = Codebook.shipped(about.model_sha256)
         model = ModelInfo("all-MiniLM-L6-v2", about.dim, about.model_sha256)
 
         def index(contents: Contents) -> VectorIndex:
-            return VectorIndex(contents, codebook)
+            return VectorIndex(contents, codebook, graph_above=sys.maxsize)
 
         self._store = RvfMemoryStore(folder, model, RealFiles(), SystemClock(), index, codebook)
 
-    def open(self, *, new: bool) -> None:
+    def open(self, *, new: bool, user: UserId = USER) -> None:
         """Open the file, which is made by its first commit."""
-        self._opened = self._store.open(_USER)
+        self._opened = self._store.open(user)
 
-    def add(self, first: int, vectors: Vectors, texts: Sequence[str]) -> None:
-        records = [_record(first + place, text) for place, text in enumerate(texts)]
+    def add(self, first: int, vectors: Vectors, texts: Sequence[str], sessions: Sequence[str] = ()) -> None:
+        """Commit rows; `sessions` has that of each row, if they have any."""
+        named = zip_longest(texts, sessions, fillvalue="")
+        records = [_record(first + place, text, session) for place, (text, session) in enumerate(named)]
         entries = [Entry(record, vector) for record, vector in zip(records, vectors, strict=True)]
         self._opened.file.commit(Batch(entries=entries))
         self._opened.index.add([self._store.encode(record) for record in records], vectors)
@@ -66,19 +73,24 @@ class Store:
         index.check()
 
     def search(self, query: Vectors, k: int) -> Found:
-        hits = self._opened.index.view().search(query, k=k, where=ANY).hits
-        records = [self._store.decode(hit.record) for hit in hits]
-        return [(int(record.id), record.text) for record in records]
+        return self.find(query, k, ANY)[0]
+
+    def find(self, query: Vectors, k: int, where: MemoryFilter) -> tuple[Found, str]:
+        """Return the `k` nearest rows that pass `where`, and how they were found."""
+        hits = self._opened.index.view().search(query, k=k, where=where)
+        records = [self._store.decode(hit.record) for hit in hits.hits]
+        return [(int(record.id), record.text) for record in records], hits.path
 
     def close(self) -> None:
         self._opened.file.close()
 
 
-def _record(row: int, text: str) -> MemoryRecord:
+def _record(row: int, text: str, session: str) -> MemoryRecord:
     return MemoryRecord(
         id=RecordId(f"{row:026d}"),
         text=text,
         kind=MemoryKind.FINDING,
         source=MemorySource.WORKER_RESULT,
         timestamp=_MOMENT,
+        session_id=session,
     )

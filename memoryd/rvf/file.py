@@ -17,10 +17,12 @@ from memoryd.files import replace_file
 from memoryd.protocol.errors import ModelMismatch, StorageFault
 from memoryd.protocol.ids import BEFORE_ALL
 from memoryd.protocol.interfaces import Contents, FileStatus
-from memoryd.rvf.format import MAX_ROW_ID, Identity
+from memoryd.rvf.adjacency import unpack_adjacency
+from memoryd.rvf.format import INDEX, MAX_ROW_ID, Identity
 from memoryd.rvf.ledger import Addition, Ledger, Told
 from memoryd.rvf.lineage import lineage_of
 from memoryd.rvf.places import branch_of
+from memoryd.rvf.reader import find_state, read_segment
 from memoryd.rvf.records import encode_record, encode_trajectory
 from memoryd.rvf.rewriting import TEMPORARY_SUFFIX, Compaction, Folding, Linking, Place, Retention, append
 from memoryd.rvf.sealed import Rows
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
     from memoryd.files import File, FileSystem
     from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.interfaces import Batch, Encoder, Entry, ModelInfo, Rewriting
-    from memoryd.rvf.format import Vectors
+    from memoryd.protocol.interfaces import Adjacency, Batch, Encoder, Entry, ModelInfo, Rewriting
+    from memoryd.rvf.format import Ids, Vectors
     from memoryd.rvf.lineage import Lineage
     from memoryd.rvf.lock import Locks, WriterLock
     from memoryd.rvf.reader import State
@@ -124,14 +126,27 @@ class RvfMemoryFile:
         except BaseException:
             file.close()
             raise
-        return memory, lineage.contents()
+        return memory, memory._with_graph(lineage)
 
     def load(self) -> Contents:
         """Return everything that is committed and alive, as it stands in the file now."""
         self._require_open()
         if self._file is None:
             return _nothing(self._ledger.model)
-        return self._read(self._file, self._parts).contents()
+        return self._with_graph(self._read(self._file, self._parts))
+
+    def _with_graph(self, lineage: Lineage) -> Contents:
+        contents = lineage.contents()
+        # That of a branch's file knows nothing of the rows before it.
+        return contents if lineage.parent is not None else replace(contents, graph=self.graph)
+
+    def graph(self) -> tuple[Ids, Adjacency] | None:
+        """Return the graph in the file and the ids of its rows, None when there is none that can be read."""
+        # It is nothing that an index could not make itself.
+        with suppress(StorageFault, ValueError), self._place.reading() as file:
+            entries = find_state(file, self._path).of_type(INDEX)
+            return unpack_adjacency(read_segment(file, self._path, entries[-1])) if entries else None
+        return None
 
     def commit(self, batch: Batch) -> FileStatus:
         """Append segments, sync, append the manifest that makes them visible, sync.

@@ -4,7 +4,7 @@
 
 The head is a msgpack array that says where each section stands, and its XXH3. Sections stand at multiples of 64 bytes;
 a column has one number for each slot. The VEC segment with the vectors follows at once, and the head knows its hash.
-Texts stand in blocks of about 8 KiB, packed with Zstandard (RFC 8878), each with its XXH3; so has every vector, since
+Texts stand in blocks of about 2 KiB, packed with Zstandard (RFC 8878), each with its XXH3; so has every vector, since
 the hash of a VEC segment covers all of them. A payload that happens to hold the magic of a segment is masked behind its
 first 12 bytes, and then read instead of mapped.
 """
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 GROUP: Final = 32  # slots come in groups of so many, as they are searched
 _ALIGNMENT: Final = 64
 _BEFORE_VECTORS: Final = 2  # a VEC segment that begins so far behind a multiple of 64 has its numbers at multiples of 4
-_BLOCK: Final = 8 << 10  # bytes of text that are packed together: 10 us to unpack
+_BLOCK: Final = 2 << 10  # bytes of text that are packed together: 4 us to unpack
 _CHECKED_ROWS: Final = 1_024  # are copied together to be checked
 _FETCHED: Final = 1_024  # rows that are fetched one by one; more of them are read in order anyway
 _BITS_A_ROW: Final = 16  # of the filter that excludes ids which do not stand here
@@ -401,7 +401,7 @@ class SealedPart:
 
     def fetch(self) -> None:
         """Have the disk read what every search looks at, without waiting for it."""
-        for name in ("codes", "sums"):
+        for name in ("codes", "sums", "ends", "blocks"):
             section = self._place(name)
             self._mapping.will_need(self._at + rvf.HEADER_SIZE + section.offset, section.length)
 
@@ -522,29 +522,32 @@ class SealedPart:
         if slots is None:
             slots = np.arange(self.count)
         ends = self._ends  # says how much there is, before any of it is unpacked
-        starts = np.where(slots > 0, ends[slots - 1], 0)
-        blocks = np.searchsorted(self._blocks["plain"], starts, "right") - 1
-        if (blocks + 1 >= len(self._blocks)).any():
+        starts, stops = np.where(slots > 0, ends[slots - 1], 0), ends[slots]
+        first = self._block_starts
+        blocks = np.searchsorted(first, starts, "right") - 1
+        if (blocks + 1 >= len(first)).any():
             raise damaged(self._path, self._at, "a record stands behind all blocks of texts")
-        firsts = self._blocks["plain"][blocks]
-        if (ends[slots] > self._blocks["plain"][blocks + 1]).any():
+        if (stops > first[blocks + 1]).any():
             raise damaged(self._path, self._at, "a record reaches into the next block of texts")
+        chosen = blocks.tolist()
+        if not self._is_checked:
+            self._fetch_blocks(chosen)
         records: list[bytes] = []
-        plain, unpacked = b"", -1
-        places = zip(blocks.tolist(), (starts - firsts).tolist(), (ends[slots] - firsts).tolist(), strict=True)
-        for block, start, end in places:
+        text, begin, unpacked = b"", 0, -1
+        for block, start, stop in zip(chosen, starts.tolist(), stops.tolist(), strict=True):
             if block != unpacked:
-                plain, unpacked = self._block(block), block
-            records.append(plain[start:end])
+                text, begin, unpacked = self._block(block), int(first[block]), block
+            records.append(text[start - begin : stop - begin])
         return records
 
     def vectors(self, slots: Slots | slice) -> Vectors:
         if isinstance(slots, slice):
             slots = np.arange(*slots.indices(self.slots))
         real = slots[: np.searchsorted(slots, self.count)]
+        chosen = _run(real)
         if not self._is_checked:
-            self._fetch_rows(real)
-        found: Vectors = self._vectors[real]
+            self._fetch_rows(chosen)
+        found: Vectors = np.ascontiguousarray(self._vectors[chosen])
         if not self._is_checked:
             self._compare(real, found)
         if len(real) == len(slots):
@@ -627,22 +630,36 @@ class SealedPart:
             raise damaged(self._path, self._at, "directory of texts out of order")
         return blocks
 
+    @cached_property
+    def _block_starts(self) -> NDArray[np.uint64]:
+        """Where each block begins before packing, side by side: numpy would copy them together for every search."""
+        return np.ascontiguousarray(self._blocks["plain"])
+
     def _block(self, block: int) -> bytes:
         """Return a block of texts."""
-        start, end = int(self._blocks["packed"][block]), int(self._blocks["packed"][block + 1])
-        length = int(self._blocks["plain"][block + 1]) - int(self._blocks["plain"][block])
+        (plain, start, total), (plain_end, end, _) = self._blocks[block : block + 2].tolist()
         at = self.head.sections[-1].offset
         packed = bytes(self._payload[at + start : at + end])
-        if xxhash.xxh3_64_intdigest(packed) != int(self._blocks["sum"][block]):
+        if xxhash.xxh3_64_intdigest(packed) != total:
             raise damaged(self._path, self._at + rvf.HEADER_SIZE + at + start, "checksum of texts fails")
         try:
-            return unpack(packed, length)
+            return unpack(packed, plain_end - plain)
         except ValueError as error:
             raise damaged(self._path, self._at + rvf.HEADER_SIZE + at + start, str(error)) from error
 
-    def _fetch_rows(self, rows: NDArray[np.int64]) -> None:
+    def _fetch_blocks(self, blocks: Sequence[int]) -> None:
+        """Have the disk read these blocks together, like rows."""
+        texts = self._at + rvf.HEADER_SIZE + self.head.sections[-1].offset
+        for block in blocks[:_FETCHED]:
+            start, end = self._blocks["packed"][block : block + 2].tolist()
+            self._mapping.will_need(texts + start, end - start)
+
+    def _fetch_rows(self, rows: Slots | slice) -> None:
         """Have the disk read these rows together: it would otherwise read one after the other, as they are copied."""
         width = rvf.row_dtype(self.dim).itemsize
+        if isinstance(rows, slice):
+            self._mapping.will_need(self._vectors_at + rows.start * width, (rows.stop - rows.start) * width)
+            return
         for row in rows[:_FETCHED].tolist():
             self._mapping.will_need(self._vectors_at + row * width, width)
 
@@ -654,3 +671,10 @@ class SealedPart:
                 raise damaged(
                     self._path, self._vectors_at, f"checksum of the vector of row {int(self.rows[row])} fails"
                 )
+
+
+def _run(rows: Slots) -> Slots | slice:
+    """Return rows that follow each other as a slice, which is fetched and copied at once; others as they are."""
+    if not len(rows) or rows[-1] - rows[0] >= len(rows):
+        return rows
+    return slice(int(rows[0]), int(rows[-1]) + 1)

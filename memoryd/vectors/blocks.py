@@ -5,7 +5,7 @@ The first blocks may stand in a file; what is looked at in them is copied.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _LEAST_ROWS: Final = 64
 _MOST_BYTES: Final = 3 << 20
 
-_COPIED: Final = 4_096  # rows of a file that are copied together
+# Rows of a file are copied in pieces of so many bytes: they stay in the processor's cache, and the C library does not get
+# memory for them from the kernel, whose pages would cost more than the copy.
+_PIECE_BYTES: Final = 192 << 10
 
 
 class Blocks:
@@ -36,6 +38,7 @@ class Blocks:
             self._first.append(self._first[-1] + part.slots)
         self._mapped = self._first[-1]
         self.rows = self._mapped + len(vectors)
+        self.piece: Final = max(1, _PIECE_BYTES // self.bytes_of(1))
 
     def add(self, vectors: Vectors) -> None:
         """Append float32 [n, dim]."""
@@ -59,23 +62,21 @@ class Blocks:
                 if lowest < highest:
                     yield lowest, block[lowest - start : highest - start]
                 continue
-            for at in range(lowest, highest, _COPIED):
-                yield at, block.vectors(slice(at - start, min(at + _COPIED, highest) - start))
+            for at in range(lowest, highest, self.piece):
+                yield at, block.vectors(slice(at - start, min(at + self.piece, highest) - start))
 
     def take(self, rows: Rows) -> Vectors:
         """Return a copy of these rows, int64 [m] ascending, as float32 [m, dim]."""
-        taken = np.empty((len(rows), self.dim), np.float32)
-        done = bisect_right(self._first, int(rows[0])) - 1 if len(rows) else 0
-        at = 0
-        for start, block in zip(self._first[done:], self._blocks[done:], strict=False):
-            behind = int(np.searchsorted(rows, start + _length(block)))
-            if behind > at:
-                chosen = rows[at:behind] - start
-                taken[at:behind] = block[chosen] if isinstance(block, np.ndarray) else block.vectors(chosen)
-            at = behind
-            if at == len(rows):
-                break
-        return taken
+        first = self._first[:]  # the writer may append meanwhile
+        bounds = [*np.searchsorted(rows, first).tolist(), len(rows)]
+        found = [
+            block[rows[lowest:behind] - start]
+            if isinstance(block, np.ndarray)
+            else block.vectors(rows[lowest:behind] - start)
+            for block, start, (lowest, behind) in zip(self._blocks, first, pairwise(bounds), strict=False)
+            if lowest < behind
+        ]
+        return found[0] if len(found) == 1 else np.concatenate([*found, np.empty((0, self.dim), np.float32)])
 
     @property
     def resident_bytes(self) -> int:

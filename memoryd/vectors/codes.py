@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import faiss
 import numpy as np
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from memoryd.protocol.interfaces import SealedRows, Vectors
     from memoryd.vectors.blocks import Blocks
-    from memoryd.vectors.exact import Rows, Scores
+    from memoryd.vectors.exact import Mask, Rows, Scores
+
+_faiss: Final[Any] = faiss  # the types that it publishes are wrong about some of what is used here
 
 _BITS: Final = 4
 _CENTROIDS: Final = 1 << _BITS
@@ -83,25 +85,40 @@ class Codebook:
         """Return the codes of float32 [n, dim] as they are searched, n a multiple of 32: dim / 6 bytes a row."""
         index = self.empty()
         index.add(np.ascontiguousarray(vectors, np.float32))
-        codes: bytes = faiss.AlignedTable_to_array(index.codes)[: len(vectors) * self.dim // 6].tobytes()
-        return codes
+        return _codes_of(index).tobytes()
 
-    def holding(self, codes: Sequence[NDArray[np.uint8]]) -> faiss.IndexPQFastScan:
-        """Return an index of the rows that `encode` made these codes of, one after the other."""
-        index = self.empty()
-        together = np.concatenate(codes)
-        index.codes.resize(len(together))
-        faiss.memcpy(index.codes.get(), faiss.swig_ptr(together), len(together))
-        index.ntotal = len(together) * 6 // self.dim
-        index.ntotal2 = index.ntotal  # type: ignore[attr-defined] # rows with padding; the stubs do not know it
-        return index
+    def fill(self, index: faiss.IndexIVFPQFastScan, codes: Sequence[NDArray[np.uint8]]) -> None:
+        """Put the rows that `encode` made these codes of, one after the other, in the place of those in `index`."""
+        index.ntotal = sum(map(len, codes)) * 6 // self.dim
+        one_list = _list_of(index)
+        one_list.resize(0, index.ntotal)
+        np.concatenate(codes, out=_codes_of(index))
+        faiss.rev_swig_ptr(one_list.get_ids(0), index.ntotal)[:] = np.arange(index.ntotal)
 
-    def empty(self) -> faiss.IndexPQFastScan:
-        """Return an index of these codes without rows."""
-        index = faiss.IndexPQFastScan(self.dim, self.dim // _SUBVECTOR, _BITS, faiss.METRIC_INNER_PRODUCT)
+    def empty(self) -> faiss.IndexIVFPQFastScan:
+        """Return an index of these codes without rows.
+
+        All of them will stand in one list: faiss keeps rows that do not pass out of what it finds only where there are lists.
+        """
+        one_list = faiss.IndexFlatIP(self.dim)
+        one_list.add(np.zeros((1, self.dim), np.float32))
+        index = faiss.IndexIVFPQFastScan(
+            one_list, self.dim, 1, self.dim // _SUBVECTOR, _BITS, faiss.METRIC_INNER_PRODUCT
+        )
+        index.by_residual = False
         faiss.copy_array_to_vector(self.centroids.ravel(), index.pq.centroids)
         index.is_trained = True
         return index
+
+
+def _codes_of(index: faiss.IndexIVFPQFastScan) -> NDArray[np.uint8]:
+    """Return the codes in an index whose rows are a multiple of 32, where they stand."""
+    codes: NDArray[np.uint8] = faiss.rev_swig_ptr(_list_of(index).get_codes(0), index.ntotal * index.d // 6)
+    return codes
+
+
+def _list_of(index: faiss.IndexIVFPQFastScan) -> Any:
+    return _faiss.downcast_InvertedLists(index.invlists)
 
 
 def shipped_path(model_sha256: str) -> Path:
@@ -120,16 +137,28 @@ class Codes(Sealed):
     @classmethod
     def loaded(cls, codebook: Codebook, sealed: Sequence[SealedRows]) -> Codes:
         """Take the codes of sealed rows, one after the other: a copy. Raises Damaged."""
-        return cls(codebook.holding([part.codes for part in sealed]))
+        index = codebook.empty()
+        codebook.fill(index, [part.codes for part in sealed])
+        return cls(index)
+
+    def nearest_of(self, query: Vectors, passes: Mask, n: int) -> tuple[Scores, Rows]:
+        """Return about the `n` best of the rows that `passes`, bool [rows], marks, as `nearest` does."""
+        hidden = self.rows - int(np.count_nonzero(passes))
+        if hidden > n:
+            selector = _faiss.IDSelectorBitmap(np.packbits(passes, bitorder="little"))
+            return self._search(query, n, _faiss.SearchParametersIVF(sel=selector))
+        scores, rows = self.nearest(query, n + hidden)  # a little quicker
+        keep = passes[rows]
+        return scores[keep][:n], rows[keep][:n]
 
     @property
     def bytes_to_read(self) -> int:
-        return self.resident_bytes
+        padded = -(-self.rows // _PADDING) * _PADDING
+        return padded * (self._index.d // _SUBVECTOR) * _BITS // 8
 
     @property
     def resident_bytes(self) -> int:
-        padded = -(-self.rows // _PADDING) * _PADDING
-        return padded * (self._index.d // _SUBVECTOR) * _BITS // 8
+        return self.bytes_to_read + 8 * self.rows  # faiss also keeps the number of each row
 
 
 class MappedCodes:
@@ -142,11 +171,13 @@ class MappedCodes:
         self.resident_bytes: Final = 0
         self.bytes_to_read: Final = self.rows * codebook.dim // 6
 
-    def nearest(self, query: Vectors, n: int) -> tuple[Scores, Rows]:
-        """Return what `Codes.nearest` would. Raises Damaged."""
+    def nearest_of(self, query: Vectors, passes: Mask, n: int) -> tuple[Scores, Rows]:
+        """Return what `Codes.nearest_of` would. Raises Damaged."""
         found, start = [], 0
+        index = self._codebook.empty()
         for part in self._sealed:
-            scores, rows = Codes.loaded(self._codebook, [part]).nearest(query, n)
+            self._codebook.fill(index, [part.codes])
+            scores, rows = Codes(index).nearest_of(query, passes[start : start + part.slots], n)
             found.append((scores, start + rows))
             start += part.slots
         return best_of(found, n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import faiss
 import numpy as np
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]  # [m]
     Mask = NDArray[np.bool_]  # [n]
 
-# Rows of a subset are gathered this many at a time: 6 MB at 384 dimensions, so that a large subset costs no large copy.
-_GATHER: Final = 4096
-
-# So many hidden rows are found and thrown away again; above, it costs less to look at the others only.
-_MAX_HIDDEN: Final = 500
+_faiss: Final[Any] = faiss  # the types that it publishes leave out what is used here
 
 
 def nearest(query: Vectors, vectors: Vectors, k: int) -> tuple[Scores, Rows]:
@@ -31,51 +27,52 @@ def nearest(query: Vectors, vectors: Vectors, k: int) -> tuple[Scores, Rows]:
 
     Scores descend; where they are equal, rows ascend. Fewer than `k` when there are fewer rows.
     """
-    n = len(vectors)
-    k = min(k, n)
-    if k == 0:
-        return np.empty(0, np.float32), np.empty(0, np.int64)
-    # faiss keeps any of several equal scores at the border, so it is asked for more until the border is passed.
-    take = min(k + 1, n)
-    while True:
-        scores, rows = (found[0] for found in faiss.knn(query[None], vectors, take, metric=faiss.METRIC_INNER_PRODUCT))
-        if take == n or scores[take - 1] < scores[k - 1]:
-            return best(scores, rows, k)
-        take = min(2 * take, n)
+    return best(products(query, vectors), np.arange(len(vectors)), k)
 
 
 def nearest_of(query: Vectors, rows: Blocks, subset: Rows, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best among the rows `subset`, int64 [m] ascending; otherwise as `nearest`."""
-    found = []
-    for at in range(0, len(subset), _GATHER):
-        chosen = subset[at : at + _GATHER]
-        scores, near = nearest(query, rows.take(chosen), k)
-        found.append((scores, chosen[near]))
-    return best_of(found, k)
+    return best(scores_of(query, rows, subset), subset, k)
 
 
 def nearest_alive(query: Vectors, rows: Blocks, first: int, alive: Mask, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of those rows that `alive`, bool [n] for the rows from `first` on, marks."""
-    hidden = len(alive) - int(np.count_nonzero(alive))
-    if hidden > _MAX_HIDDEN:
-        return nearest_of(query, rows, first + np.flatnonzero(alive), k)
-    found = []
+    chosen = np.flatnonzero(alive)
+    # A row that is looked for costs as much as two that are read in order.
+    if 2 * len(chosen) < len(alive):
+        return nearest_of(query, rows, first + chosen, k)
+    scores = np.empty(len(alive), np.float32)
     for start, part in rows.parts(first, first + len(alive)):
-        scores, near = nearest(query, part, k + hidden)
-        keep = alive[start - first + near]
-        found.append((scores[keep][:k], start + near[keep][:k]))
-    return best_of(found, k)
+        scores[start - first : start - first + len(part)] = products(query, part)
+    return best(scores[chosen], first + chosen, k)
+
+
+def scores_of(query: Vectors, rows: Blocks, subset: Rows) -> Scores:
+    """Return the score of each of the rows `subset`, int64 [m] ascending."""
+    scores = np.empty(len(subset), np.float32)
+    for at in range(0, len(subset), rows.piece):
+        scores[at : at + rows.piece] = products(query, rows.take(subset[at : at + rows.piece]))
+    return scores
+
+
+def products(query: Vectors, vectors: Vectors) -> Scores:
+    """Return the inner product of `query` with each of `vectors`, float32 [n, dim] in one piece."""
+    scores = np.empty(len(vectors), np.float32)
+    n, dim = vectors.shape
+    _faiss.fvec_inner_products_ny(faiss.swig_ptr(scores), faiss.swig_ptr(query), faiss.swig_ptr(vectors), dim, n)
+    return scores
 
 
 def best_of(found: Sequence[tuple[Scores, Rows]], k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of what was found in several places."""
-    if not found:
-        return np.empty(0, np.float32), np.empty(0, np.int64)
     scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return best(scores, rows, k)
 
 
 def best(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of what was found, in order."""
+    if 0 < k < len(scores):
+        among = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+        scores, rows = scores[among], rows[among]
     order = np.lexsort((rows, -scores))[:k]
     return scores[order], rows[order]

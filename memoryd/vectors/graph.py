@@ -7,6 +7,7 @@ plain arrays and put back, which spares inserting the rows anew.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import faiss
@@ -51,12 +52,19 @@ class Graph(Sealed):
         return cls.filled(_empty(vectors.dim), vectors, rows)
 
     @classmethod
-    def restored(cls, links: Adjacency, vectors: Blocks) -> Graph:
-        """Put the graph together that `links` describes over the first rows of `vectors`; a few microseconds a row.
+    def restored(cls, links: Adjacency, vectors: Blocks, places: Numbers | None = None) -> Graph:
+        """Put the graph together that `links` describes over some of `vectors`; a few microseconds a row.
 
-        Raises ValueError when it is no graph over rows that are there, or has longer lists or more layers than ours.
+        `places`, int64 [n] ascending, says which these are, the first ones if it is None; those before the last of them
+        that it leaves out stand alone. Raises ValueError when it is no graph over rows that are there, or has longer lists
+        or more layers than ours.
         """
-        return cls(_restored(links, vectors))
+        return cls(_restored(links, vectors, places))
+
+    @classmethod
+    def continued(cls, links: Adjacency, vectors: Blocks, places: Numbers, rows: int) -> Graph:
+        """Return the graph over the first `rows` rows that `links` is the beginning of, see `restored`."""
+        return cls.filled(_restored(links, vectors, places), vectors, rows)
 
     def adjacency(self) -> Adjacency:
         """Return a copy of the links between the rows."""
@@ -109,9 +117,12 @@ def _empty(dim: int) -> faiss.IndexHNSWFlat:
     return index
 
 
-def _restored(links: Adjacency, vectors: Blocks) -> faiss.IndexHNSWFlat:
+def _restored(links: Adjacency, vectors: Blocks, places: Numbers | None = None) -> faiss.IndexHNSWFlat:
     index = _empty(vectors.dim)
-    _check(links, vectors.rows, most_layers=_hnsw(index).cum_nneighbor_per_level.size() - 1)
+    most_layers = _hnsw(index).cum_nneighbor_per_level.size() - 1
+    _check(links, vectors.rows if places is None else len(places), most_layers)
+    if places is not None and len(places):
+        links = _spread(links, places)
     rows = len(links.layers)
     storage = faiss.downcast_index(index.storage)
     for _, part in vectors.parts(0, rows):
@@ -119,6 +130,17 @@ def _restored(links: Adjacency, vectors: Blocks) -> faiss.IndexHNSWFlat:
     _put(links, _hnsw(index))
     index.ntotal = rows
     return index
+
+
+def _spread(links: Adjacency, places: Numbers) -> Adjacency:
+    """Return the same graph with its rows in these places, and rows without a neighbour between them."""
+    layers = np.ones(int(places[-1]) + 1, np.int64)
+    layers[places] = links.layers
+    firsts = np.cumsum(layers) - layers  # which list is the first of each row
+    counts = np.zeros(int(layers.sum()), np.int64)
+    counts[np.repeat(firsts[places], links.layers) + _levels(links.layers)] = links.counts
+    entry = None if links.entry is None else int(places[links.entry])
+    return replace(links, layers=layers, counts=counts, neighbours=places[links.neighbours], entry=entry)
 
 
 def _hnsw(index: faiss.Index) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -18,8 +19,9 @@ import numpy as np
 from memoryd.protocol.interfaces import Hit, Hits
 from memoryd.protocol.records import ANY
 from memoryd.vectors.codes import Codes, MappedCodes
-from memoryd.vectors.exact import best_of, nearest, nearest_alive
+from memoryd.vectors.exact import best_of, nearest_alive
 from memoryd.vectors.graph import MOST_WANTED, Graph
+from memoryd.vectors.scoring import nearest_by_codes
 from memoryd.vectors.table import HIDDEN, Table
 
 if TYPE_CHECKING:
@@ -37,19 +39,7 @@ if TYPE_CHECKING:
 EXACT_ROWS: Final = 2_000
 
 # A filter that fewer rows pass than this share of all is answered by looking at those rows only.
-_EXACT_SHARE: Final = 0.05
-
-# So many of the best by their codes are scored on their rows, and twice as many as long as one of the answers does not come
-# from the first quarter of them (`python -m benchmarks.index` has the recall).
-_CANDIDATES: Final = 100
-_CANDIDATES_PER_HIT: Final = 8
-_MARGIN: Final = 4
-
-# The codes are asked for so many times the candidates at once, or for this share of the rows: to scan again costs more than
-# a longer list. A row that is fetched costs as much as four that are read in order.
-_REACH: Final = 4
-_REACH_SHARE: Final = 1 / 128
-_WORTH_IT: Final = 0.25
+_EXACT_SHARE: Final = 0.01
 
 # Above this many rows a graph is quicker than the codes; it doubles the memory of a user and takes minutes to build.
 GRAPH_ABOVE: Final = 200_000
@@ -140,7 +130,7 @@ class VectorIndex:
             self._moves.append((before, after))
             self._rebases += 1
             self._retired.add(self._table)
-            self._begin(table)
+            self._begin(table, self._graph_for(table))
 
         return swap
 
@@ -164,11 +154,20 @@ class VectorIndex:
             return self._seal_codes(self._codebook)
         return self._seal_graph()
 
-    def _begin(self, table: Table) -> None:
+    def _graph_for(self, table: Table) -> Graph | None:
+        """Return the graph if the rows it is over stand in the same places of `table`."""
+        stayed = 0
+        for ours, theirs in zip(self._table.sealed, table.sealed, strict=False):
+            if ours is not theirs:
+                break
+            stayed += ours.slots
+        return self._graph if self._graph is not None and self._graph.rows <= stayed else None
+
+    def _begin(self, table: Table, graph: Graph | None = None) -> None:
         has_codes = self._codebook is not None and all(part.codebook == self._codebook.sha256 for part in table.sealed)
         is_mapped = has_codes and table.mapped > EXACT_ROWS
         # The table goes last: who begins to seal at this moment must not take the codes of its rows for those of others.
-        self._graph: Graph | None = None
+        self._graph = graph
         self._codes: Codes | MappedCodes | None = (
             MappedCodes(self._codebook, table.sealed) if is_mapped and self._codebook is not None else None
         )
@@ -181,7 +180,7 @@ class VectorIndex:
 
     def _graph_wants_sealing(self) -> bool:
         sealed = self._graph.rows if self._graph else 0
-        tail = self._table.rows - sealed
+        tail = _linkable(self._table) - sealed
         return self._table.rows > self._graph_above and tail > max(_TAIL_ROWS, _TAIL_SHARE * sealed)
 
     def _seal_codes(self, codebook: Codebook) -> Callable[[], None]:
@@ -201,8 +200,8 @@ class VectorIndex:
 
     def _seal_graph(self) -> Callable[[], None]:
         table, known = self._table, self._graph
-        rows, vectors = table.rows, table.vectors
-        graph = known.extended(vectors, rows) if known else Graph.over(vectors, rows)
+        rows, vectors = _linkable(table), table.vectors
+        graph = known.extended(vectors, rows) if known else _stored_graph(table, rows) or Graph.over(vectors, rows)
 
         def swap() -> None:
             if self._table is table:
@@ -230,86 +229,51 @@ class View:
         query = np.ascontiguousarray(vector, np.float32)
         vectors = self._table.vectors
         mask = self._table.passing(where, self._rows)
-        if self._graph is not None and where == ANY and (found := _by_graph(self._graph, query, vectors, mask, k)):
-            return self._hits(found, "hnsw")
+        if self._graph is not None and where == ANY and self._is_quicker(self._graph):
+            found = _by_graph(self._graph, query, vectors, mask, k)
+            if found is not None:
+                return self._hits(found, "hnsw")
         if self._codes is not None and np.count_nonzero(mask) > max(EXACT_ROWS, _EXACT_SHARE * self._rows):
             found = _by_codes(self._codes, query, vectors, mask, k)
             if found is not None:
                 return self._hits(found, "mapped" if isinstance(self._codes, MappedCodes) else "codes")
         return self._hits(nearest_alive(query, vectors, 0, mask, k), "exact")
 
+    def _is_quicker(self, graph: Graph) -> bool:
+        """Whether a graph is quicker than the codes: they see the rows behind it too."""
+        return self._codes is None or self._rows - graph.rows <= EXACT_ROWS
+
     def _hits(self, found: tuple[Scores, Rows], path: str) -> Hits:
         """Return hits with cosines; a row that was hidden since it was found is left out."""
         scores, rows = found
         ascending = np.argsort(rows)
         records = dict(zip(ascending.tolist(), self._table.records(rows[ascending]), strict=True))
-        hits = (Hit(records[place], score) for place, score in enumerate(np.clip(scores, -1.0, 1.0).tolist()))
+        hits = (Hit(records[place], max(-1.0, min(1.0, score))) for place, score in enumerate(scores.tolist()))
         return Hits([hit for hit in hits if hit.record != HIDDEN], path)
+
+
+def _linkable(table: Table) -> int:
+    """Return how many of the first rows a graph is made of: those that stand in a file, since the others will move there."""
+    return table.mapped or table.rows
+
+
+def _stored_graph(table: Table, rows: int) -> Graph | None:
+    """Return the graph that the file holds, with what it lacks of the first `rows` rows; None when there is none of use."""
+    found = table.linked()
+    if found is not None:
+        with suppress(ValueError):  # another program's, with lists longer than ours
+            return Graph.continued(found[0], table.vectors, found[1], rows)
+    return None
 
 
 def _by_codes(
     codes: Codes | MappedCodes, query: Vectors, vectors: Blocks, mask: Mask, k: int
 ) -> tuple[Scores, Rows] | None:
-    """Return the `k` best of the rows that `mask` marks, among the best by their codes and the exact tail.
-
-    None when the codes tell so little that to look at every row is quicker.
-    """
-    passes = mask[: codes.rows]
-    passing = int(np.count_nonzero(passes))
-    if not passing:  # all that passes is newer than the codes
-        return None
-    reach = max(_REACH * max(_CANDIDATES, _CANDIDATES_PER_HIT * k), int(_REACH_SHARE * passing))
-    while True:
-        rough, candidates = _candidates(codes, query, passes, passing, min(reach, passing))
-        found = _scored(query, vectors, rough, candidates, k)
-        if found is not None:
-            break
-        reach *= _REACH
-        if reach > _WORTH_IT * passing:
-            return None
-    if codes.rows == len(mask):
+    """Return the `k` best by codes and exact tail; None when the codes tell too little."""
+    found = nearest_by_codes(codes, query, vectors, mask[: codes.rows], k)
+    if found is None or codes.rows == len(mask):
         return found
     return best_of((found, nearest_alive(query, vectors, codes.rows, mask[codes.rows :], k)), k)
-
-
-def _scored(query: Vectors, vectors: Blocks, rough: Scores, candidates: Rows, k: int) -> tuple[Scores, Rows] | None:
-    """Return the `k` best candidates by their rows; None when others may be better.
-
-    They are believed to be the best when they are among the first of those looked at, and none of them has the code of the
-    last: a row with the code of an answer may be equal to it and earlier. Otherwise twice as many are looked at.
-    """
-    found = (np.empty(0, np.float32), np.empty(0, np.int64))
-    ranks = np.empty(0, np.int64)
-    seen, size = 0, max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
-    while seen < len(candidates):
-        looked = seen + np.argsort(candidates[seen:size])
-        scores, near = nearest(query, vectors.take(candidates[looked]), k)
-        scores, rows = np.concatenate([found[0], scores]), np.concatenate([found[1], candidates[looked[near]]])
-        order = np.lexsort((rows, -scores))[:k]
-        found, ranks = (scores[order], rows[order]), np.concatenate([ranks, looked[near]])[order]
-        seen = min(size, len(candidates))
-        if (ranks < seen // _MARGIN).all() and (rough[ranks] > rough[seen - 1]).all():
-            return found
-        size *= 2
-    return None
-
-
-def _candidates(
-    codes: Codes | MappedCodes, query: Vectors, passes: Mask, passing: int, wanted: int
-) -> tuple[Scores, Rows]:
-    """Return the `wanted` best by their codes of the `passing` rows that `passes` marks, best first, with these scores.
-
-    The codes rank all rows, so with a filter their list is made longer until it holds enough that pass.
-    """
-    if passing == codes.rows:
-        return codes.nearest(query, wanted)
-    length = int(1.3 * wanted * codes.rows / max(1, passing))
-    while True:
-        scores, rows = codes.nearest(query, length)
-        keep = np.flatnonzero(passes[rows])[:wanted]
-        if len(keep) == wanted:
-            return scores[keep], rows[keep]
-        length *= 4
 
 
 def _by_graph(graph: Graph, query: Vectors, vectors: Blocks, alive: Mask, k: int) -> tuple[Scores, Rows] | None:

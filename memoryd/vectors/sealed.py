@@ -36,6 +36,9 @@ class Sealed:
 
     def nearest(self, query: Vectors, n: int) -> tuple[Scores, Rows]:
         """Return about the `n` best rows for `query`, float32 [dim], with the scores the index gives them, best first."""
-        scores, rows = (found[0] for found in self._index.search(query[None], min(n, self.rows)))
+        return self._search(query, n)
+
+    def _search(self, query: Vectors, n: int, how: faiss.SearchParameters | None = None) -> tuple[Scores, Rows]:
+        scores, rows = (found[0] for found in self._index.search(query[None], min(n, self.rows), params=how))
         is_row = rows >= 0
         return scores[is_row], rows[is_row]

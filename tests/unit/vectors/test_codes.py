@@ -90,8 +90,24 @@ def test_more_is_wanted_than_there_is() -> None:
     assert sorted(codes.nearest(rows()[0], 1000)[1]) == list(range(40))
 
 
-def test_codes_take_half_a_byte_for_three_dimensions() -> None:
-    assert Codes.over(codebook(), Blocks(rows()), 8000).resident_bytes == 8000 * DIM / 3 / 2
+def test_codes_take_half_a_byte_for_three_dimensions_and_the_number_of_the_row() -> None:
+    codes = Codes.over(codebook(), Blocks(rows()), 8000)
+
+    assert codes.bytes_to_read == 8000 * DIM / 3 / 2
+    assert codes.resident_bytes == codes.bytes_to_read + 8000 * 8
+
+
+@pytest.mark.parametrize("share", [1.0, 0.99, 0.5, 0.1, 0.003, 0.0])
+def test_of_the_rows_that_pass_the_best_by_their_codes_are_found(share: float) -> None:
+    codes = Codes.over(codebook(), Blocks(rows()), 8000)
+    passes = np.random.default_rng(5).random(8000) < share
+
+    for query in rows()[:20]:
+        scores, ranked = codes.nearest(query, 8000)
+        ranked_scores, found = scores[passes[ranked]], codes.nearest_of(query, passes, 400)
+        assert found[0].tobytes() == ranked_scores[:400].tobytes()
+        assert passes[found[1]].all()
+        assert len(set(found[1].tolist())) == len(found[1])
 
 
 # --- the codebook ---
@@ -179,6 +195,16 @@ def test_rows_behind_the_sealed_ones_are_found_too(index: VectorIndex) -> None:
 
     for query in rows()[SEALED : SEALED + 50]:
         assert found(index, query) == ("codes", by_hand(query, list(range(SEALED + 500))))
+
+
+def test_what_passes_may_all_be_newer_than_the_codes() -> None:
+    index, behind = index_of(5_900), range(5_900, 8_000)
+    index.seal()()
+    index.add([encode_record(record(number)) for number in behind], rows()[behind.start :])
+    where = MemoryFilter(since=NOON + timedelta(minutes=behind.start))
+
+    for query in rows()[SEALED : SEALED + 20]:
+        assert found(index, query, where=where) == ("exact", by_hand(query, list(behind)))
 
 
 def test_a_tail_is_sealed_when_it_is_long(index: VectorIndex) -> None:

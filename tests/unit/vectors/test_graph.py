@@ -103,6 +103,43 @@ def test_a_graph_may_be_over_the_first_rows_alone() -> None:
     assert recall(restored, 1000) >= 0.99
 
 
+@pytest.mark.parametrize("n", [1, 65, 1000])
+def test_a_graph_may_be_over_rows_with_others_between_them(n: int) -> None:
+    places = np.sort(np.random.default_rng(7).choice(2 * n, n, replace=False))
+    mixed = units(2 * n, DIM, seed=8)
+    mixed[places] = rows()[:n]
+
+    restored = Graph.restored(graph(n).adjacency(), Blocks(mixed), places)
+
+    for query in units(50, DIM, seed=4):
+        scores, found = graph(n).nearest(query, K)
+        scores_again, found_again = restored.nearest(query, K)
+        np.testing.assert_array_equal(found_again, places[found])
+        np.testing.assert_array_equal(scores_again, scores)
+
+
+def test_a_graph_with_others_between_its_rows_grows_as_well() -> None:
+    places = np.arange(1000) + np.arange(1000) // 100  # after each hundred rows one that only fills up
+    vectors = np.zeros((places[-1] + 3001, DIM), np.float32)
+    vectors[places], vectors[places[-1] + 1 :] = rows()[:1000], rows()[1000:]
+
+    longer = Graph.continued(graph(1000).adjacency(), Blocks(vectors), places, len(vectors))
+
+    assert longer.rows == len(vectors)
+    number = np.full(len(vectors), -1)
+    number[places], number[places[-1] + 1 :] = np.arange(1000), np.arange(1000, 4000)
+    hits = 0
+    for query in units(100, DIM, seed=5):
+        best = np.argsort(-(rows() @ query), kind="stable")[:K]
+        hits += len(set(best.tolist()) & set(number[longer.nearest(query, K)[1]].tolist()))
+    assert hits / (100 * K) >= 0.99
+
+
+def test_a_graph_over_more_rows_than_it_has_places_is_refused() -> None:
+    with pytest.raises(ValueError, match="more rows than there are"):
+        Graph.restored(SOUND, blocks(10), array(0, 5))
+
+
 @pytest.mark.parametrize("n", [0, 1, 3000])
 def test_a_graph_that_was_restored_grows_and_stays_as_it_is_itself(n: int) -> None:
     restored = Graph.restored(graph(n).adjacency(), blocks(n))
