@@ -1,4 +1,4 @@
-"""Users who are at rest, woken at random: opened, asked once, and put to rest again."""
+"""Users who are at rest, woken: opened, asked once, and put to rest again, by a process that has done so before."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from benchmarks.given import K
-from benchmarks.systems.ours import Store
+from benchmarks.given import BATCH, K
+from benchmarks.systems.measured import settle_disk
+from benchmarks.systems.ours import USER, Store
 from benchmarks.systems.system import private_bytes
 from memoryd.protocol.ids import UserId
 
@@ -53,6 +54,25 @@ def measure(made: Given, users: int, home: Path, advance: Callable[[], None]) ->
     before = private_bytes()
     took = [_wake(store, names[number], made.queries[number % len(made.queries)]) for number in order]
     return Woken(took, (home / names[0] / "memory.rvf").stat().st_size, (private_bytes() - before) / users)
+
+
+def openings(made: Given, times: int, home: Path) -> tuple[Sequence[float], Sequence[float]]:
+    """Make one user of all rows; return the milliseconds of so many openings, the page cache warm, and dropped each time."""
+    store = Store(home, made.about(appends=0))
+    store.open(new=True)
+    for first in range(0, len(made.rows), BATCH):
+        store.add(first, made.rows[first : first + BATCH], made.texts[first : first + BATCH])
+    store.settle()
+    store.close()
+    taken: list[list[float]] = []
+    for drop in (False, True):
+        settle_disk(home, drop=drop)
+        _wake(store, USER, made.queries[-1])
+        taken.append([])
+        for query in made.queries[:times]:
+            settle_disk(home, drop=drop)
+            taken[-1].append(_wake(store, USER, query))
+    return taken[0], taken[1]
 
 
 def _wake(store: Store, user: UserId, query: Vectors) -> float:

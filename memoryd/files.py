@@ -7,6 +7,7 @@ retries: what a failed fsync has dropped, a second one would only claim to have 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -14,8 +15,11 @@ import os
 import shutil
 import socket
 import stat
+import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
 
 from memoryd.protocol.errors import DiskFull, ReadOnly, StorageFault
 
@@ -27,6 +31,11 @@ _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | _OPEN
+_ASKED_ABOUT: Final = 8  # of many places in a file: whether they are in memory
+
+_mincore: Final[Any] = getattr(ctypes.CDLL(None), "mincore", None)  # not every system has it
+if _mincore is not None:
+    _mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 
 class Missing(StorageFault):
@@ -46,8 +55,12 @@ class Mapping(Protocol):
 
     data: memoryview
 
-    def will_need(self, offset: int, length: int) -> None:
-        """Have the disk read these bytes now, without waiting for them."""
+    def will_need(self, places: Sequence[tuple[int, int]]) -> None:
+        """Have the disk read these places, offset and length of each, all together and without waiting for them."""
+        ...
+
+    def copy(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return copies of these places; quicker than to look at many for the first time. Raises StorageFault."""
         ...
 
     def let_go(self, offset: int, length: int) -> None:
@@ -231,7 +244,7 @@ class _RealFile:
 
     def map(self) -> Mapping:
         with _translated("map", self._path):
-            return _RealMapping(mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ))
+            return _RealMapping(self._descriptor, self._path)
 
     def append(self, data: bytes) -> None:
         self.rewrite(self.size(), data)
@@ -278,18 +291,38 @@ class _RealFile:
 class _RealMapping:
     """Pages of the kernel's cache, of which no more is read than what is looked at or asked for."""
 
-    def __init__(self, pages: mmap.mmap) -> None:
-        pages.madvise(mmap.MADV_RANDOM)
-        self._pages = pages
-        self.data = memoryview(pages)
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._path = path
+        self._pages = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+        self._pages.madvise(mmap.MADV_RANDOM)
+        self.data = memoryview(self._pages)
+        self._address = np.frombuffer(self._pages, np.uint8).ctypes.data
+        self._descriptor = os.dup(descriptor)
+        weakref.finalize(self, os.close, self._descriptor)
 
-    def will_need(self, offset: int, length: int) -> None:
-        start = offset - offset % mmap.PAGESIZE
-        self._pages.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
+    def will_need(self, places: Sequence[tuple[int, int]]) -> None:
+        # Each call into the kernel takes as long as to look at two rows, so some are asked about before all are asked for.
+        if all(self._is_read(*place) for place in places[:: len(places) // _ASKED_ABOUT + 1]):
+            return
+        for offset, length in places:
+            start = offset - offset % mmap.PAGESIZE
+            self._pages.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
+
+    def copy(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        with _translated("read", self._path):
+            return [os.pread(self._descriptor, length, offset) for offset, length in places]
 
     def let_go(self, offset: int, length: int) -> None:
         start = offset - offset % mmap.PAGESIZE
         self._pages.madvise(mmap.MADV_DONTNEED, start, offset + length - start)
+
+    def _is_read(self, offset: int, length: int) -> bool:
+        """Whether these bytes are in memory already (mincore(2)); not when the system does not tell."""
+        start = offset - offset % mmap.PAGESIZE
+        pages = ctypes.create_string_buffer(-(-(offset + length - start) // mmap.PAGESIZE))
+        if _mincore is None or _mincore(self._address + start, offset + length - start, pages) != 0:
+            return False
+        return all(page & 1 for page in pages.raw)
 
 
 def replace_file(files: FileSystem, path: Path, temporary: Path, parts: Iterator[bytes]) -> File:

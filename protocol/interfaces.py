@@ -173,6 +173,14 @@ class SealedRows(Protocol):
         """Return a copy of these rows, which ascend, float32 [m, dim]; rows that only fill up are zero."""
         ...
 
+    @property
+    def matrix(self) -> Vectors | None:
+        """The first `count` rows where they stand, float32 [count, width]: each vector in the first `dim` columns.
+
+        What stands behind it means nothing, and is finite; None when it is not, and until everything is checked.
+        """
+        ...
+
     def check(self) -> None:
         """Read and check everything."""
         ...

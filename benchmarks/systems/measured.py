@@ -56,7 +56,7 @@ def measure(runner: Runner, given: Given, folder: Path, home: Path, openings: in
         return _phase(runner, name, folder, home, first)
 
     loaded = phase("load")
-    _settle_disk(home, drop=False)
+    settle_disk(home, drop=False)
     disk_bytes = sum(path.stat().st_size for path in _files(home))
     queried = phase("query")
     warm = list(_openings(phase, openings))
@@ -103,13 +103,13 @@ def _openings(
     began = time.monotonic()
     for number in range(times):
         if before is not None:
-            _settle_disk(before, drop=True)
+            settle_disk(before, drop=True)
         yield phase("open", number)
         if time.monotonic() - began > _OPENINGS_S:
             return
 
 
-def _settle_disk(home: Path, *, drop: bool) -> None:
+def settle_disk(home: Path, *, drop: bool) -> None:
     """Write back every file, so that no phase pays for the one before; with `drop`, forget its pages too."""
     for path in _files(home):
         descriptor = os.open(path, os.O_RDONLY)

@@ -83,6 +83,7 @@ class Store:
 
     def close(self) -> None:
         self._opened.file.close()
+        del self._opened  # what is mapped stays in the page cache, whoever drops it
 
 
 def _record(row: int, text: str, session: str) -> MemoryRecord:

@@ -173,7 +173,7 @@ def pack(plain: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
 
 
-def unpack(packed: bytes, length: int) -> bytes:
+def unpack(packed: bytes | memoryview, length: int) -> bytes:
     """Return the `length` bytes in a Zstandard frame; nothing is allocated before it says the same. Raises ValueError."""
     if length > MAX_BODY:
         raise ValueError("private segment too long")

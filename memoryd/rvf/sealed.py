@@ -12,7 +12,7 @@ first 12 bytes, and then read instead of mapped.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,10 +59,11 @@ GROUP: Final = 32  # slots come in groups of so many, as they are searched
 _ALIGNMENT: Final = 64
 _BEFORE_VECTORS: Final = 2  # a VEC segment that begins so far behind a multiple of 64 has its numbers at multiples of 4
 _BLOCK: Final = 2 << 10  # bytes of text that are packed together: 4 us to unpack
-_CHECKED_ROWS: Final = 1_024  # are copied together to be checked
+_CHECKED_ROWS: Final = 1_024  # are read together to be checked
 _FETCHED: Final = 1_024  # rows that are fetched one by one; more of them are read in order anyway
 _BITS_A_ROW: Final = 16  # of the filter that excludes ids which do not stand here
 _PROBES: Final = np.array([[0], [15], [30], [45]], np.uint64)  # where in an id's random bits the filter's places begin
+_LEAST_INFINITE: Final = 0x7F80_0000  # the first row id that is infinite, or no number, to who takes it for a float32
 _FEW_SLOTS: Final = 1_000  # are compared one by one with the ids that are looked for
 _SUM: Final = struct.Struct("<Q")  # part of the file format
 _TEXT_BLOCK: Final = np.dtype([("plain", "<u8"), ("packed", "<u8"), ("sum", "<u8")])  # part of the file format
@@ -401,9 +402,8 @@ class SealedPart:
 
     def fetch(self) -> None:
         """Have the disk read what every search looks at, without waiting for it."""
-        for name in ("codes", "sums", "ends", "blocks"):
-            section = self._place(name)
-            self._mapping.will_need(self._at + rvf.HEADER_SIZE + section.offset, section.length)
+        sections = map(self._place, ("codes", "sums", "ends", "blocks"))
+        self._mapping.will_need([(self._at + rvf.HEADER_SIZE + one.offset, one.length) for one in sections])
 
     # --- what stands in the file ---
 
@@ -544,15 +544,14 @@ class SealedPart:
         if isinstance(slots, slice):
             slots = np.arange(*slots.indices(self.slots))
         real = slots[: np.searchsorted(slots, self.count)]
-        chosen = _run(real)
-        if not self._is_checked:
-            self._fetch_rows(chosen)
-        found: Vectors = np.ascontiguousarray(self._vectors[chosen])
-        if not self._is_checked:
-            self._compare(real, found)
+        found = np.ascontiguousarray(self._vectors[_run(real)]) if self._is_checked else self._checked(real)
         if len(real) == len(slots):
             return found
         return np.concatenate([found, np.zeros((len(slots) - len(real), self.dim), np.float32)])
+
+    @property
+    def matrix(self) -> Vectors | None:
+        return self._matrix if self._is_checked else None
 
     def check(self) -> None:
         """Read and check everything; afterwards nothing is checked again.
@@ -571,8 +570,9 @@ class SealedPart:
         for first in range(0, self.count, _CHECKED_ROWS):
             rows = np.arange(first, min(first + _CHECKED_ROWS, self.count))
             place = self._vectors_at + first * width, len(rows) * width
-            self._mapping.will_need(*place)
-            self._compare(rows, np.ascontiguousarray(self._vectors[rows]))
+            self._mapping.will_need([place])
+            starts = self._starts(rows).tolist()
+            self._compare(rows, (self._mapping.data[start : start + 4 * self.dim] for start in starts))
             self._mapping.let_go(*place)
         self._is_checked = True
 
@@ -637,9 +637,10 @@ class SealedPart:
 
     def _block(self, block: int) -> bytes:
         """Return a block of texts."""
-        (plain, start, total), (plain_end, end, _) = self._blocks[block : block + 2].tolist()
+        plain, start, total = self._blocks[block].item()
+        plain_end, end, _ = self._blocks[block + 1].item()
         at = self.head.sections[-1].offset
-        packed = bytes(self._payload[at + start : at + end])
+        packed = self._payload[at + start : at + end]
         if xxhash.xxh3_64_intdigest(packed) != total:
             raise damaged(self._path, self._at + rvf.HEADER_SIZE + at + start, "checksum of texts fails")
         try:
@@ -650,23 +651,45 @@ class SealedPart:
     def _fetch_blocks(self, blocks: Sequence[int]) -> None:
         """Have the disk read these blocks together, like rows."""
         texts = self._at + rvf.HEADER_SIZE + self.head.sections[-1].offset
-        for block in blocks[:_FETCHED]:
-            start, end = self._blocks["packed"][block : block + 2].tolist()
-            self._mapping.will_need(texts + start, end - start)
+        chosen = list(dict.fromkeys(blocks))[:_FETCHED]
+        starts, ends = (self._blocks["packed"][np.array(chosen, int) + after].tolist() for after in (0, 1))
+        self._mapping.will_need([(texts + start, end - start) for start, end in zip(starts, ends, strict=True)])
 
-    def _fetch_rows(self, rows: Slots | slice) -> None:
-        """Have the disk read these rows together: it would otherwise read one after the other, as they are copied."""
+    def _checked(self, rows: Slots) -> Vectors:
+        """Return a copy of these rows, float32 [m, dim]. Raises Damaged."""
+        run = _run(rows)
+        if isinstance(run, slice) or len(rows) > _FETCHED:
+            if isinstance(run, slice):
+                width = rvf.row_dtype(self.dim).itemsize
+                self._mapping.will_need([(self._vectors_at + run.start * width, len(rows) * width)])
+            found: Vectors = np.ascontiguousarray(self._vectors[run])
+            self._compare(rows, found)
+            return found
+        size = 4 * self.dim
+        places = [(start, size) for start in self._starts(rows).tolist()]
+        self._mapping.will_need(places)  # otherwise the disk would read one after the other
+        copies = self._mapping.copy(places)
+        self._compare(rows, copies)
+        return np.frombuffer(b"".join(copies), "<f4").reshape(-1, self.dim)
+
+    def _starts(self, rows: Slots) -> Slots:
+        """Return where in the file the vectors of these rows begin."""
         width = rvf.row_dtype(self.dim).itemsize
-        if isinstance(rows, slice):
-            self._mapping.will_need(self._vectors_at + rows.start * width, (rows.stop - rows.start) * width)
-            return
-        for row in rows[:_FETCHED].tolist():
-            self._mapping.will_need(self._vectors_at + row * width, width)
+        return self._vectors_at + width - 4 * self.dim + width * rows
 
-    def _compare(self, rows: NDArray[np.int64], vectors: Vectors) -> None:
+    @cached_property
+    def _matrix(self) -> Vectors | None:
+        """All rows from the first number of the first vector on: behind each stands the id of the next row."""
+        width = rvf.row_dtype(self.dim).itemsize // 4
+        first = int(self._starts(np.zeros(1, np.int64))[0])
+        if self.head.last_row >= _LEAST_INFINITE or first + 4 * width * self.count > len(self._mapping.data):
+            return None
+        rows = np.frombuffer(self._mapping.data, "<f4", width * self.count, first).reshape(self.count, width)
+        return rows if np.isfinite(rows[-1, self.dim :]).all() else None
+
+    def _compare(self, rows: Slots, vectors: Iterable[Any]) -> None:
         """Raise Damaged unless each of these vectors is the one that was written."""
-        sums = self._sums[rows].tolist()
-        for row, total, vector in zip(rows.tolist(), sums, vectors, strict=False):
+        for row, total, vector in zip(rows.tolist(), self._sums[rows].tolist(), vectors, strict=True):
             if xxhash.xxh3_64_intdigest(vector) != total:
                 raise damaged(
                     self._path, self._vectors_at, f"checksum of the vector of row {int(self.rows[row])} fails"

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from memoryd.vectors.exact import products, products_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from memoryd.protocol.interfaces import SealedRows, Vectors
-    from memoryd.vectors.exact import Rows
+    from memoryd.vectors.exact import Rows, Scores
 
 # A block is as large as all before it, within these bounds. From 4 MiB on numpy would ask for huge pages, and the kernel
 # takes milliseconds to find and clear them.
@@ -67,16 +69,40 @@ class Blocks:
 
     def take(self, rows: Rows) -> Vectors:
         """Return a copy of these rows, int64 [m] ascending, as float32 [m, dim]."""
-        first = self._first[:]  # the writer may append meanwhile
-        bounds = [*np.searchsorted(rows, first).tolist(), len(rows)]
         found = [
-            block[rows[lowest:behind] - start]
-            if isinstance(block, np.ndarray)
-            else block.vectors(rows[lowest:behind] - start)
-            for block, start, (lowest, behind) in zip(self._blocks, first, pairwise(bounds), strict=False)
-            if lowest < behind
+            block[chosen] if isinstance(block, np.ndarray) else block.vectors(chosen)
+            for block, chosen in self._split(rows)
         ]
         return found[0] if len(found) == 1 else np.concatenate([*found, np.empty((0, self.dim), np.float32)])
+
+    def products(self, query: Vectors, rows: Rows) -> Scores:
+        """Return the inner product of `query`, float32 [dim], with each of these rows, int64 [m] ascending.
+
+        They are looked at where they stand. Raises Damaged.
+        """
+        found = [self._products(query, block, chosen) for block, chosen in self._split(rows)]
+        return found[0] if len(found) == 1 else np.concatenate([*found, np.empty(0, np.float32)])
+
+    def _products(self, query: Vectors, block: Vectors | SealedRows, rows: Rows) -> Scores:
+        """Return the inner product of `query` with these rows of a block."""
+        if isinstance(block, np.ndarray):
+            return products_of(query, block, rows)
+        if (matrix := block.matrix) is not None:
+            # What stands behind a vector in its row counts nothing.
+            padded = np.concatenate([query, np.zeros(matrix.shape[1] - self.dim, np.float32)])
+            return products_of(padded, matrix, rows)
+        scores = np.empty(len(rows), np.float32)
+        for at in range(0, len(rows), self.piece):
+            scores[at : at + self.piece] = products(query, block.vectors(rows[at : at + self.piece]))
+        return scores
+
+    def _split(self, rows: Rows) -> Iterator[tuple[Vectors | SealedRows, Rows]]:
+        """Yield each block that has some of these rows, which ascend, with their numbers in it."""
+        first = self._first[:]  # the writer may append meanwhile
+        bounds = [*np.searchsorted(rows, first).tolist(), len(rows)]
+        for block, start, (lowest, behind) in zip(self._blocks, first, pairwise(bounds), strict=False):
+            if lowest < behind:
+                yield block, rows[lowest:behind] - start
 
     @property
     def resident_bytes(self) -> int:

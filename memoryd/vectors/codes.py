@@ -7,8 +7,9 @@ André et al., "Quicker ADC" (2018), as in faiss. Codes alone rank badly: what t
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import faiss
 import numpy as np
@@ -18,7 +19,7 @@ from memoryd.vectors.exact import best_of
 from memoryd.vectors.sealed import Sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,6 +33,7 @@ _BITS: Final = 4
 _CENTROIDS: Final = 1 << _BITS
 _SUBVECTOR: Final = 3  # dimensions that share one code
 _PADDING: Final = 32  # faiss scans so many rows at a time
+_COPIED_AT_ONCE: Final = 16_000  # rows, a multiple of 32: few searches, and a copy that stays in the processor's cache
 _SHIPPED: Final = Path(__file__).with_name("codebooks")
 
 
@@ -49,6 +51,7 @@ class Codebook:
         self.centroids: Final = np.require(centroids, np.float32, "C")
         self.dim: Final[int] = subvectors * _SUBVECTOR
         self.sha256: Final = hashlib.sha256(self.centroids.tobytes()).hexdigest()
+        self._spare: Final[list[faiss.IndexIVFPQFastScan]] = []
 
     @classmethod
     def train(cls, vectors: Vectors) -> Codebook:
@@ -110,6 +113,18 @@ class Codebook:
         index.is_trained = True
         return index
 
+    @contextmanager
+    def lent(self) -> Iterator[faiss.IndexIVFPQFastScan]:
+        """Lend an index to be filled and searched; to make one costs more than to search it."""
+        try:
+            index = self._spare.pop()
+        except IndexError:
+            index = self.empty()
+        try:
+            yield index
+        finally:
+            self._spare.append(index)
+
 
 def _codes_of(index: faiss.IndexIVFPQFastScan) -> NDArray[np.uint8]:
     """Return the codes in an index whose rows are a multiple of 32, where they stand."""
@@ -126,8 +141,23 @@ def shipped_path(model_sha256: str) -> Path:
     return _SHIPPED / f"{model_sha256}.npy"
 
 
+class Scanned(Protocol):
+    """Codes that can be searched; their scores are those of the codes. Every call may raise Damaged."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def nearest_of(self, query: Vectors, passes: Mask, n: int) -> tuple[Scores, Rows]:
+        """Return about the `n` best of the rows that `passes`, bool [rows], marks, best first."""
+        ...
+
+    def above(self, query: Vectors, passes: Mask, least: float) -> tuple[Scores, Rows]:
+        """Return those of the rows that `passes` marks whose score is more than `least`, in any order."""
+        ...
+
+
 class Codes(Sealed):
-    """The codes of the first `rows` rows of a table; its scores are those of the codes."""
+    """The codes of the first `rows` rows of a table."""
 
     @classmethod
     def over(cls, codebook: Codebook, vectors: Blocks, rows: int) -> Codes:
@@ -142,14 +172,16 @@ class Codes(Sealed):
         return cls(index)
 
     def nearest_of(self, query: Vectors, passes: Mask, n: int) -> tuple[Scores, Rows]:
-        """Return about the `n` best of the rows that `passes`, bool [rows], marks, as `nearest` does."""
         hidden = self.rows - int(np.count_nonzero(passes))
         if hidden > n:
-            selector = _faiss.IDSelectorBitmap(np.packbits(passes, bitorder="little"))
-            return self._search(query, n, _faiss.SearchParametersIVF(sel=selector))
+            return self._search(query, n, _only(passes))
         scores, rows = self.nearest(query, n + hidden)  # a little quicker
         keep = passes[rows]
         return scores[keep][:n], rows[keep][:n]
+
+    def above(self, query: Vectors, passes: Mask, least: float) -> tuple[Scores, Rows]:
+        _, scores, rows = self._index.range_search(query[None], least, params=None if passes.all() else _only(passes))
+        return scores, rows
 
     @property
     def bytes_to_read(self) -> int:
@@ -162,7 +194,7 @@ class Codes(Sealed):
 
 
 class MappedCodes:
-    """The codes of sealed rows where they stand in the file: each part is copied for one search, and none stays."""
+    """The codes of sealed rows where they stand in the file: they are copied piece by piece for each search, and none stays."""
 
     def __init__(self, codebook: Codebook, sealed: Sequence[SealedRows]) -> None:
         self._codebook = codebook
@@ -173,11 +205,35 @@ class MappedCodes:
 
     def nearest_of(self, query: Vectors, passes: Mask, n: int) -> tuple[Scores, Rows]:
         """Return what `Codes.nearest_of` would. Raises Damaged."""
-        found, start = [], 0
-        index = self._codebook.empty()
-        for part in self._sealed:
-            self._codebook.fill(index, [part.codes])
-            scores, rows = Codes(index).nearest_of(query, passes[start : start + part.slots], n)
-            found.append((scores, start + rows))
-            start += part.slots
+        found = []
+        for first, codes in self._pieces():
+            scores, rows = codes.nearest_of(query, passes[first : first + codes.rows], n)
+            found.append((scores, first + rows))
         return best_of(found, n)
+
+    def above(self, query: Vectors, passes: Mask, least: float) -> tuple[Scores, Rows]:
+        """Return what `Codes.above` would. Raises Damaged."""
+        found = []
+        for first, codes in self._pieces():
+            scores, rows = codes.above(query, passes[first : first + codes.rows], least)
+            found.append((scores, first + rows))
+        scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return scores, rows
+
+    def _pieces(self) -> Iterator[tuple[int, Codes]]:
+        """Yield the codes piece by piece, each with its first row; it is gone when the next one comes."""
+        size, first = _COPIED_AT_ONCE * self._codebook.dim // 6, 0
+        with self._codebook.lent() as index:
+            for part in self._sealed:
+                codes = part.codes
+                for at in range(0, len(codes), size):
+                    self._codebook.fill(index, [codes[at : at + size]])
+                    yield first, Codes(index)
+                    first += int(index.ntotal)
+
+
+def _only(passes: Mask) -> faiss.SearchParameters:
+    """Return how to search none but the marked rows."""
+    selector = _faiss.IDSelectorBitmap(np.packbits(passes, bitorder="little"))
+    how: faiss.SearchParameters = _faiss.SearchParametersIVF(sel=selector)
+    return how

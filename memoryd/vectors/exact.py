@@ -32,27 +32,12 @@ def nearest(query: Vectors, vectors: Vectors, k: int) -> tuple[Scores, Rows]:
 
 def nearest_of(query: Vectors, rows: Blocks, subset: Rows, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best among the rows `subset`, int64 [m] ascending; otherwise as `nearest`."""
-    return best(scores_of(query, rows, subset), subset, k)
+    return best(rows.products(query, subset), subset, k)
 
 
 def nearest_alive(query: Vectors, rows: Blocks, first: int, alive: Mask, k: int) -> tuple[Scores, Rows]:
     """Return the `k` best of those rows that `alive`, bool [n] for the rows from `first` on, marks."""
-    chosen = np.flatnonzero(alive)
-    # A row that is looked for costs as much as two that are read in order.
-    if 2 * len(chosen) < len(alive):
-        return nearest_of(query, rows, first + chosen, k)
-    scores = np.empty(len(alive), np.float32)
-    for start, part in rows.parts(first, first + len(alive)):
-        scores[start - first : start - first + len(part)] = products(query, part)
-    return best(scores[chosen], first + chosen, k)
-
-
-def scores_of(query: Vectors, rows: Blocks, subset: Rows) -> Scores:
-    """Return the score of each of the rows `subset`, int64 [m] ascending."""
-    scores = np.empty(len(subset), np.float32)
-    for at in range(0, len(subset), rows.piece):
-        scores[at : at + rows.piece] = products(query, rows.take(subset[at : at + rows.piece]))
-    return scores
+    return nearest_of(query, rows, first + np.flatnonzero(alive), k)
 
 
 def products(query: Vectors, vectors: Vectors) -> Scores:
@@ -60,6 +45,14 @@ def products(query: Vectors, vectors: Vectors) -> Scores:
     scores = np.empty(len(vectors), np.float32)
     n, dim = vectors.shape
     _faiss.fvec_inner_products_ny(faiss.swig_ptr(scores), faiss.swig_ptr(query), faiss.swig_ptr(vectors), dim, n)
+    return scores
+
+
+def products_of(query: Vectors, vectors: Vectors, subset: Rows) -> Scores:
+    """Return the inner product of `query` with these of `vectors`, float32 [n, dim] in one piece, where they stand."""
+    scores = np.empty(len(subset), np.float32)
+    numbers = (faiss.swig_ptr(each) for each in (scores, query, vectors, np.ascontiguousarray(subset)))
+    _faiss.fvec_inner_products_by_idx(*numbers, vectors.shape[1], 1, len(subset))
     return scores
 
 

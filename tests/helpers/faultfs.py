@@ -341,8 +341,11 @@ class _FaultMapping:
 
     data: memoryview
 
-    def will_need(self, offset: int, length: int) -> None:
-        assert 0 <= offset <= offset + length <= len(self.data)
+    def will_need(self, places: Sequence[tuple[int, int]]) -> None:
+        assert all(0 <= offset <= offset + length <= len(self.data) for offset, length in places)
+
+    def copy(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        return [bytes(self.data[offset : offset + length]) for offset, length in places]
 
     def let_go(self, offset: int, length: int) -> None:
         assert 0 <= offset <= offset + length <= len(self.data)

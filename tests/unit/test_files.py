@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,6 @@ from memoryd.protocol.errors import DiskFull, ReadOnly, StorageFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FILES = RealFiles()
 
@@ -214,3 +215,36 @@ def test_a_process_is_running_or_not() -> None:
     assert is_running(1)
     assert not is_running(0)
     assert not is_running(1 << 31)
+
+
+def test_places_of_a_mapped_file_are_copied_and_outlive_its_name(tmp_path: Path) -> None:
+    file = FILES.create(tmp_path / "a")
+    content = os.urandom(100_000)
+    file.append(content)
+    mapping = file.map()
+    file.close()
+    FILES.unlink(tmp_path / "a")
+
+    mapping.will_need([(place, 50) for place in range(0, 99_000, 1_000)])
+    mapping.let_go(0, 100_000)
+
+    assert bytes(mapping.data) == content
+    assert mapping.copy([(0, 3), (70_001, 20_000), (99_999, 1)]) == [content[:3], content[70_001:90_001], content[-1:]]
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_mapping_gives_back_its_descriptors(tmp_path: Path) -> None:
+    file = FILES.create(tmp_path / "a")
+    file.append(b"content")
+    before = open_descriptors()
+
+    mapping = file.map()
+    assert open_descriptors() > before
+    del mapping
+    gc.collect()
+
+    assert open_descriptors() == before
+    file.close()

@@ -94,11 +94,11 @@ def written(
     return Written(rows, list(records), payload, vec, changes)
 
 
-def mapped(payload: bytes, vec: bytes) -> tuple[Mapping, Entry, Entry]:
-    """Return a mapped file of these two segments."""
+def mapped(payload: bytes, vec: bytes, behind: bytes = b"") -> tuple[Mapping, Entry, Entry]:
+    """Return a mapped file of these two segments, and what stands behind them."""
     first = rvf.pack_segment(rvf.PRIVATE, 1, payload)
     disk = FaultDisk()
-    disk.put(PATH, first + rvf.pack_segment(rvf.VEC, 2, vec))
+    disk.put(PATH, first + rvf.pack_segment(rvf.VEC, 2, vec) + behind)
     entries = Entry(1, 0, len(payload), rvf.PRIVATE), Entry(2, len(first), len(vec), rvf.VEC)
     return disk.open(PATH, writable=False).map(), *entries
 
@@ -398,6 +398,38 @@ def test_the_place_of_a_damaged_text_is_told() -> None:
         record_in(part_of(bytes(broken), what.vec), 0)
 
     assert told.value.details["offset"] == rvf.HEADER_SIZE + texts.offset
+
+
+@pytest.mark.parametrize("last", [5 + 2 * 39, 0x7F7F_FFFF, 0x7F80_0000, 0x7FC0_0001, 1 << 40])
+def test_rows_are_looked_at_where_they_stand_when_what_stands_between_them_is_a_number(last: int) -> None:
+    what = written([record(n) for n in range(40)], CODED, ids=[*range(39), last])
+    mapping, private, vec = mapped(what.payload, what.vec, rvf.pack_segment(rvf.PRIVATE, 3, b"a manifest"))
+    part = SealedPart(PATH, mapping, private)
+    part.attach(vec, Sight())
+    assert part.matrix is None
+
+    part.check()
+
+    if last >= 0x7F80_0000:
+        assert part.matrix is None
+    else:
+        assert part.matrix is not None
+        np.testing.assert_array_equal(part.matrix[:, : part.dim], what.rows.vectors)
+        assert np.isfinite(part.matrix).all()
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(7), b"\xff" * 8])
+def test_rows_at_the_end_of_a_file_or_before_what_is_no_number_are_copied(behind: bytes) -> None:
+    what = written([record(n) for n in range(40)], CODED)
+    mapping, private, vec = mapped(what.payload, what.vec)
+    end = vec.offset + rvf.HEADER_SIZE + len(what.vec)
+    mapping.data = memoryview(bytes(mapping.data[:end]) + behind)
+    part = SealedPart(PATH, mapping, private)
+    part.attach(vec, Sight())
+    part.check()
+
+    assert part.matrix is None
+    np.testing.assert_array_equal(part.vectors(np.arange(40)), what.rows.vectors)
 
 
 def test_what_was_checked_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,29 @@ def test_of_the_rows_that_pass_the_best_by_their_codes_are_found(share: float) -
         assert len(set(found[1].tolist())) == len(found[1])
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.003, 0.0])
+def test_all_rows_that_pass_and_have_more_than_a_score_are_found(share: float) -> None:
+    codes = Codes.over(codebook(), Blocks(rows()), 8000)
+    passes = np.random.default_rng(5).random(8000) < share
+
+    for query in rows()[:20]:
+        scores, ranked = codes.nearest_of(query, passes, 8000)
+        least = float(scores[len(scores) // 3]) if len(scores) else 0.0
+        found = codes.above(query, passes, least)
+        assert {*ranked[scores > least].tolist()} <= {*found[1].tolist()} <= {*ranked[scores >= least].tolist()}
+        known = dict(zip(ranked.tolist(), scores.tolist(), strict=True))
+        assert found[0].tolist() == [known[row] for row in found[1].tolist()]
+
+
 # --- the codebook ---
+
+
+def test_an_index_is_lent_to_one_at_a_time_and_made_only_once() -> None:
+    book = codebook()
+    with book.lent() as one, book.lent() as other:
+        assert one is not other
+    with book.lent() as again:
+        assert again is one
 
 
 def test_a_codebook_comes_back_from_its_file(tmp_path: Path) -> None:

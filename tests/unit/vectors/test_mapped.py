@@ -18,6 +18,7 @@ from memoryd.protocol.records import ANY, MemoryFilter, MemoryKind, MemorySource
 from memoryd.rvf import ledger, rewriting
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.rvf.snapshot import read_snapshot
+from memoryd.vectors import codes as codes_module
 from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.codes import Codebook, Codes, MappedCodes
 from memoryd.vectors.index import EXACT_ROWS, VectorIndex
@@ -357,6 +358,28 @@ def test_mapped_codes_rank_as_those_in_memory_do() -> None:
             scores, _ = loaded.nearest_of(query, chances < share, 400)
             for other in (mapped, made):
                 assert other.nearest_of(query, chances < share, 400)[0].tobytes() == scores.tobytes()
+                above = other.above(query, chances < share, 0.3)
+                assert sorted(zip(*above, strict=True)) == sorted(
+                    zip(*loaded.above(query, chances < share, 0.3), strict=True)
+                )
+
+
+def test_rows_that_are_checked_are_looked_at_where_they_stand_with_the_same_answers(index: VectorIndex) -> None:
+    exact = in_memory(alive())
+    assert all(part.matrix is None for part in index._table.sealed)
+
+    index.check()
+
+    assert all(part.matrix is not None for part in index._table.sealed)
+    assert_alike(index, exact, queries())
+    index.seal()()
+    assert_alike(index, exact, queries())
+
+
+def test_codes_are_copied_in_pieces_with_the_same_answers(monkeypatch: pytest.MonkeyPatch, index: VectorIndex) -> None:
+    monkeypatch.setattr(codes_module, "_COPIED_AT_ONCE", 320)
+
+    assert_alike(index, in_memory(alive()), queries())
 
 
 def test_a_graph_over_sealed_rows_finds_no_row_that_only_fills_up() -> None:
