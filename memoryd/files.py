@@ -322,7 +322,7 @@ class _RealMapping:
         pages = ctypes.create_string_buffer(-(-(offset + length - start) // mmap.PAGESIZE))
         if _mincore is None or _mincore(self._address + start, offset + length - start, pages) != 0:
             return False
-        return all(page & 1 for page in pages.raw)
+        return 0 not in pages.raw
 
 
 def replace_file(files: FileSystem, path: Path, temporary: Path, parts: Iterator[bytes]) -> File:

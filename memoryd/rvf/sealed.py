@@ -402,15 +402,21 @@ class SealedPart:
 
     def fetch(self) -> None:
         """Have the disk read what every search looks at, without waiting for it."""
-        sections = map(self._place, ("codes", "sums", "ends", "blocks"))
+        names = ["codes", "sums", "ends", "blocks", *([] if self._is_whole() else ["rows"])]
+        sections = map(self._place, names)
         self._mapping.will_need([(self._at + rvf.HEADER_SIZE + one.offset, one.length) for one in sections])
 
     # --- what stands in the file ---
 
     def alive(self) -> NDArray[np.bool_]:
-        alive = np.zeros(self.slots, bool)
-        alive[: self.count] = self._sight.sees(self.rows[: self.count], lambda: self.added_us[: self.count])
+        alive = np.arange(self.slots) < self.count
+        if not self._is_whole():
+            alive[: self.count] = self._sight.sees(self.rows[: self.count], lambda: self.added_us[: self.count])
         return alive
+
+    def _is_whole(self) -> bool:
+        """Whether every row is alive, so that nobody need look which rows there are."""
+        return self._sight.sees_all(self.head.first_row, self.head.last_row)
 
     @property
     def kinds(self) -> Sequence[str]:
@@ -587,6 +593,8 @@ class SealedPart:
 
     def _section(self, name: str) -> memoryview | bytes:
         section = self._place(name)
+        # Without it the disk would read page by page what is looked at from begin to end.
+        self._mapping.will_need([(self._at + rvf.HEADER_SIZE + section.offset, section.length)])
         data = self._payload[section.offset : section.offset + section.length]
         if xxhash.xxh3_64_intdigest(data) != section.sum:
             raise damaged(self._path, self._at, f"checksum of {name} fails")

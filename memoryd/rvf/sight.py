@@ -31,6 +31,11 @@ class Sight:
     below: int | None = None
     until_us: int | None = None
 
+    def sees_all(self, first: int, last: int) -> bool:
+        """Whether every row from `first` to `last` is seen, whenever it was added."""
+        is_hidden = (self.dead >= first) & (self.dead <= last)
+        return self.until_us is None and (self.below is None or last < self.below) and not is_hidden.any()
+
     def sees(self, rows: Ids, added_us: Callable[[], Moments]) -> Mask:
         """Return which of these rows, uint64 [n], are seen; `added_us` is asked for only where it matters."""
         mask = np.ones(len(rows), bool)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
+import mmap
 import os
 import stat
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from memoryd import files as files_module
 from memoryd.files import Missing, NameTaken, RealFiles, is_running, process_id, replace_file, storage_fault
 from memoryd.protocol.errors import DiskFull, ReadOnly, StorageFault
 
@@ -247,4 +250,44 @@ def test_a_mapping_gives_back_its_descriptors(tmp_path: Path) -> None:
     gc.collect()
 
     assert open_descriptors() == before
+    file.close()
+
+
+def test_places_that_are_not_in_memory_are_asked_for_and_the_others_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = FILES.create(tmp_path / "a")
+    file.append(bytes(1 << 20))
+    mapping = file.map()
+    known: list[int] = []
+
+    def told(_address: int, length: int, pages: ctypes.Array[ctypes.c_char]) -> int:
+        pages[:] = bytes([*known, 0, 0])[:1] * (-(-length // mmap.PAGESIZE))
+        return 0
+
+    asked: list[tuple[int, int]] = []
+
+    class Pages:
+        @staticmethod
+        def madvise(advice: int, start: int, length: int) -> None:
+            assert advice == mmap.MADV_WILLNEED
+            asked.append((start, length))
+
+    monkeypatch.setattr(files_module, "_mincore", told)
+    monkeypatch.setattr(mapping, "_pages", Pages)
+    places = [(place, 50) for place in range(0, 1 << 20, 1 << 16)]
+
+    mapping.will_need(places)
+    assert asked == places
+    known.append(1)
+    mapping.will_need(places)
+    assert asked == places
+    mapping.will_need([(5_000, 4_000)])
+    assert asked == places
+    known.clear()
+    mapping.will_need([(5_000, 4_000)])
+    assert asked[len(places) :] == [(4_096, 4_904)]
+    monkeypatch.setattr(files_module, "_mincore", None)
+    mapping.will_need([(0, 1)])
+    assert asked[-1] == (0, 1)
     file.close()

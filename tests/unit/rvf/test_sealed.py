@@ -418,6 +418,29 @@ def test_rows_are_looked_at_where_they_stand_when_what_stands_between_them_is_a_
         assert np.isfinite(part.matrix).all()
 
 
+@pytest.mark.parametrize(
+    ("sight", "alive", "is_looked_at"),
+    [
+        (Sight(), 40, False),
+        (Sight(np.array([3, 4, 84, 200], np.uint64)), 40, False),
+        (Sight(np.array([3, 9, 83], np.uint64)), 38, True),
+        (Sight(below=84), 40, False),
+        (Sight(below=83), 39, True),
+        (Sight(until_us=5_000), 6, True),
+    ],
+)
+def test_which_rows_there_are_is_looked_at_only_when_some_are_not_seen(
+    sight: Sight, alive: int, *, is_looked_at: bool
+) -> None:
+    part = ours(written([record(n) for n in range(40)], CODED))  # rows 5 to 83
+
+    part.look(sight)
+
+    assert np.count_nonzero(part.alive()) == alive
+    assert part.alive()[40:].any() is np.False_
+    assert ("rows" in vars(part)) is is_looked_at
+
+
 @pytest.mark.parametrize("behind", [b"", bytes(7), b"\xff" * 8])
 def test_rows_at_the_end_of_a_file_or_before_what_is_no_number_are_copied(behind: bytes) -> None:
     what = written([record(n) for n in range(40)], CODED)
