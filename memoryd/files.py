@@ -31,7 +31,7 @@ _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | _OPEN
-_ASKED_ABOUT: Final = 8  # of many places in a file: whether they are in memory
+_ASKED_ABOUT: Final = 4  # of many places in a file: whether they are in memory
 
 _mincore: Final[Any] = getattr(ctypes.CDLL(None), "mincore", None)  # not every system has it
 if _mincore is not None:

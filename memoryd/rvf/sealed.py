@@ -82,6 +82,8 @@ _COLUMNS: Final[dict[str, DTypeLike]] = {
 }
 _OTHERS: Final = ("codes", "trajectories", "blocks", "texts")
 
+_ALWAYS_READ: Final = ("codes", "sums", "ends", "blocks")  # by every search
+
 
 class Section(msgspec.Struct, frozen=True, array_like=True):
     """Where bytes stand in the payload, and their XXH3; that of the texts is 0, since each block has its own."""
@@ -402,8 +404,7 @@ class SealedPart:
 
     def fetch(self) -> None:
         """Have the disk read what every search looks at, without waiting for it."""
-        names = ["codes", "sums", "ends", "blocks", *([] if self._is_whole() else ["rows"])]
-        sections = map(self._place, names)
+        sections = map(self._place, _ALWAYS_READ)
         self._mapping.will_need([(self._at + rvf.HEADER_SIZE + one.offset, one.length) for one in sections])
 
     # --- what stands in the file ---
@@ -593,8 +594,8 @@ class SealedPart:
 
     def _section(self, name: str) -> memoryview | bytes:
         section = self._place(name)
-        # Without it the disk would read page by page what is looked at from begin to end.
-        self._mapping.will_need([(self._at + rvf.HEADER_SIZE + section.offset, section.length)])
+        if name not in _ALWAYS_READ:  # or the disk would read page by page what is looked at from begin to end
+            self._mapping.will_need([(self._at + rvf.HEADER_SIZE + section.offset, section.length)])
         data = self._payload[section.offset : section.offset + section.length]
         if xxhash.xxh3_64_intdigest(data) != section.sum:
             raise damaged(self._path, self._at, f"checksum of {name} fails")
