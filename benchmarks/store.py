@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from rich.progress import Progress
 
 from benchmarks import filtered, given, scanning, waking
 from benchmarks.command import Settings, command
-from benchmarks.results import Result, Spread, percentiles
+from benchmarks.results import Result, Spread
 from benchmarks.systems import installed
 from benchmarks.systems.installed import NotMeasured
 from benchmarks.systems.measured import measure, query_ms
@@ -37,7 +35,6 @@ APPENDS: Final = 3
 USERS: Final = 1_000
 RECALL: Final = 0.99
 FILTERED_RECALL: Final = 0.98
-WAKE_MS: Final = 2.0
 TIMES_BANDWIDTH: Final = 1.5
 SCANNED: Final = 100_000  # rows from which the scan is held against the bandwidth; fewer take no time
 MB: Final = 1e6
@@ -77,7 +74,7 @@ def results(settings: Settings) -> Iterator[Result]:
         yield from _opened(f"{size:,} rows, by a new process", anew, size)
         yield from _asked(size, figures)
         yield from _filtered(size, passing)
-    yield _woken(settings, users)
+    yield waking.result(settings, users)
 
 
 def _opened(what: str, openings: Mapping[str, tuple[Sequence[float], Sequence[float]]], size: int) -> Iterator[Result]:
@@ -174,22 +171,6 @@ def _scan(size: int, made: Given) -> Iterator[Result]:
             is_met=scan.times <= bound if bound else None,
             values={"times": scan.times, "scan_ms": scan.scan_ms, "read_ms": scan.read_ms},
         )
-
-
-def _woken(settings: Settings, users: int) -> Result:
-    made = given.real(settings.logs, max(2_000, waking.EACH), APPENDS)
-    with Progress(console=settings.console, transient=True) as progress:
-        bar = progress.add_task("users", total=users - 1)
-        woken = waking.measure(made, users, settings.home("users"), partial(progress.advance, bar))
-    times = percentiles(woken.took_ms)
-    return Result(
-        what=f"a passivated user of {waking.EACH:,} records woken, to the answer, page cache warm; {users:,} users at random, "
-        f"files of {woken.file_bytes / MB:.1f} MB",
-        bound=f"{WAKE_MS:g} ms",
-        measured=f"p50 {times['p50']:.2f} ms, p99 {times['p99']:.2f} ms; {woken.bytes_at_rest:.0f} bytes of memory stay for each",
-        is_met=times["p50"] <= WAKE_MS,
-        values={"wake_ms": times, "bytes_at_rest": woken.bytes_at_rest},
-    )
 
 
 main = command([("store", results)], "The store by itself, against its bounds.", sizes=SIZES)

@@ -1,4 +1,9 @@
-"""Users who are at rest, woken: opened, asked once, and put to rest again, by a process that has done so before."""
+"""Users who are at rest, woken: opened, asked once, and put to rest again, by a process that has done so before.
+
+    python -m benchmarks.waking [LOGS]
+
+Ten thousand users, each with a file of a thousand records: 20 GB of disk. `python -m benchmarks.store` wakes fewer.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,23 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from rich.progress import Progress
 
+from benchmarks import given
+from benchmarks.command import Settings, command
 from benchmarks.given import BATCH, K
+from benchmarks.results import Result, percentiles
 from benchmarks.systems.measured import settle_disk
 from benchmarks.systems.ours import USER, Store
 from benchmarks.systems.system import private_bytes
 from memoryd.protocol.ids import UserId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from benchmarks.given import Given
@@ -25,6 +35,10 @@ if TYPE_CHECKING:
 
 EACH: Final = 1_000
 _WARM: Final = 20  # are woken before, so that what is loaded once is loaded
+
+
+USERS: Final = 10_000
+WAKE_MS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +96,30 @@ def _wake(store: Store, user: UserId, query: Vectors) -> float:
     took = (time.perf_counter() - began) * 1e3
     store.close()
     return took
+
+
+def result(settings: Settings, users: int) -> Result:
+    """Wake so many users, and say how long that took."""
+    made = given.real(settings.logs, 2 * EACH, appends=0)
+    with Progress(console=settings.console, transient=True) as progress:
+        bar = progress.add_task("users", total=users - 1)
+        woken = measure(made, users, settings.home("users"), partial(progress.advance, bar))
+    times = percentiles(woken.took_ms)
+    return Result(
+        what=f"a passivated user of {EACH:,} records woken, to the answer, page cache warm; {users:,} users at random, "
+        f"files of {woken.file_bytes / 1e6:.1f} MB",
+        bound=f"{WAKE_MS:g} ms",
+        measured=f"p50 {times['p50']:.2f} ms, p99 {times['p99']:.2f} ms; {woken.bytes_at_rest:.0f} bytes of memory stay for each",
+        is_met=times["p50"] <= WAKE_MS,
+        values={"wake_ms": times, "bytes_at_rest": woken.bytes_at_rest},
+    )
+
+
+def _results(settings: Settings) -> Iterator[Result]:
+    yield result(settings, 50 if settings.quick else USERS)
+
+
+main = command([("waking", _results)], "Users who are at rest, woken at random.")
+
+if __name__ == "__main__":
+    main()

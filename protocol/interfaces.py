@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memoryd.protocol.events import Event, StoredEvent
+    from memoryd.protocol.keys import Keys
     from memoryd.protocol.messages import BackupProgress
     from memoryd.protocol.records import MemoryFilter, MemoryRecord, RetrievedMemory, Trajectory
 
@@ -148,7 +149,7 @@ class SealedRows(Protocol):
         ...
 
     @property
-    def keys(self) -> NDArray[np.uint64]:
+    def keys(self) -> Keys:
         """The ids of the records as numbers, uint64 [slots, 2], the higher half first."""
         ...
 
@@ -157,8 +158,8 @@ class SealedRows(Protocol):
         """The codes of all slots as they are searched, uint8 [slots * dim / 6]; empty when there are none."""
         ...
 
-    def find(self, records: Sequence[RecordId]) -> NDArray[np.int64]:
-        """Return the slots, ascending, of those of these records that stand here, dead ones too."""
+    def find(self, wanted: Keys) -> NDArray[np.int64]:
+        """Return the slots, ascending, of those records with these ids that stand here, dead ones too."""
         ...
 
     def ids(self, slots: NDArray[np.int64] | None = None) -> Sequence[RecordId]:
@@ -234,12 +235,16 @@ class FileStatus:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that verification found wrong, and in which of the user's files."""
+    """One thing that verification found wrong, and in which of the user's files.
+
+    What `may_pass` looks the same while somebody writes, and is wrong only if it stays.
+    """
 
     what: str
     offset: int
     hint: str
     file: str = ""
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from memoryd import garbage
 from memoryd.actors.writer import QUIET_WASTE
 from memoryd.clock import SystemClock
 from memoryd.files import RealFiles
-from memoryd.protocol.ids import RecordId, UserId
+from memoryd.protocol.ids import RecordId, UserId, record_key, record_of_key
 from memoryd.protocol.interfaces import Batch, Contents, Entry, ModelInfo
 from memoryd.protocol.records import ANY, MemoryKind, MemoryRecord, MemorySource
 from memoryd.rvf.store import RvfMemoryStore
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 USER: Final = UserId("user")
 _MOMENT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_TIME: Final = int(_MOMENT.timestamp() * 1e3).to_bytes(6, "big")
+_CHANCES: Final = 1 << 80
+_SCRAMBLE: Final = 0x9E37_79B9_7F4A_7C15_F39D  # the golden ratio; odd, so that every row has its own
+_UNSCRAMBLE: Final = pow(_SCRAMBLE, -1, _CHANCES)
 
 
 class Store:
@@ -79,16 +83,28 @@ class Store:
         """Return the `k` nearest rows that pass `where`, and how they were found."""
         hits = self._opened.index.view().search(query, k=k, where=where)
         records = [self._store.decode(hit.record) for hit in hits.hits]
-        return [(int(record.id), record.text) for record in records], hits.path
+        return [(_row(record.id), record.text) for record in records], hits.path
 
     def close(self) -> None:
         self._opened.file.close()
         del self._opened  # what is mapped stays in the page cache, whoever drops it
 
 
+def _id(row: int) -> RecordId:
+    """Return a ULID whose 80 bits of chance look like chance."""
+    return record_of_key(_TIME + (row * _SCRAMBLE % _CHANCES).to_bytes(10, "big"))
+
+
+def _row(record: RecordId) -> int:
+    key = record_key(record)
+    if key is None:
+        raise ValueError("no ULID")
+    return int.from_bytes(key[6:], "big") * _UNSCRAMBLE % _CHANCES
+
+
 def _record(row: int, text: str, session: str) -> MemoryRecord:
     return MemoryRecord(
-        id=RecordId(f"{row:026d}"),
+        id=_id(row),
         text=text,
         kind=MemoryKind.FINDING,
         source=MemorySource.WORKER_RESULT,

@@ -17,6 +17,7 @@ from memoryd.files import replace_file
 from memoryd.protocol.errors import ModelMismatch, StorageFault
 from memoryd.protocol.ids import BEFORE_ALL
 from memoryd.protocol.interfaces import Contents, FileStatus
+from memoryd.protocol.keys import keys_of
 from memoryd.rvf.adjacency import unpack_adjacency
 from memoryd.rvf.format import INDEX, MAX_ROW_ID, Identity
 from memoryd.rvf.ledger import Addition, Ledger, Told
@@ -274,8 +275,9 @@ class RvfMemoryFile:
         """Return the rows of those of these records that are alive; those in memory are not known any more."""
         rest = [record for record in records if record not in self._row_of]
         rows = {self._row_of.pop(record) for record in {*records} - {*rest}}
-        for part in (*self._inherited, *self._parts) if rest else ():
-            rows.update(row for row in part.rows_of(rest) if row not in self._ledger.deleted)
+        wanted = keys_of(rest)
+        for part in (*self._inherited, *self._parts) if len(wanted) else ():
+            rows.update(row for row in part.rows_of(wanted) if row not in self._ledger.deleted)
         return rows
 
     def _read(self, file: File, known: Sequence[SealedPart]) -> Lineage:

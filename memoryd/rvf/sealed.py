@@ -23,8 +23,9 @@ import numpy as np
 import xxhash
 
 from memoryd.protocol.errors import Damaged
-from memoryd.protocol.ids import RecordId, TrajectoryId, record_key, record_of_key
+from memoryd.protocol.ids import RecordId, TrajectoryId, record_of_key
 from memoryd.protocol.interfaces import ModelInfo
+from memoryd.protocol.keys import keys_of
 from memoryd.protocol.records import microseconds
 from memoryd.rvf import format as rvf
 from memoryd.rvf.reader import Entry, damaged
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from memoryd.files import Mapping
     from memoryd.protocol.interfaces import Encoder, Vectors
+    from memoryd.protocol.keys import Keys
     from memoryd.rvf.format import Ids
 
     Slots = NDArray[np.int64]
@@ -210,7 +212,7 @@ def _attributes(records: Sequence[bytes]) -> tuple[dict[str, object], dict[str, 
     kinds, kind = _numbered([one.kind.value for one in found])
     sources, source = _numbered([one.source.value for one in found])
     sessions, session = _numbered([one.session_id for one in found])
-    keys = _keys([one.id for one in found])
+    keys = keys_of(one.id for one in found)
     if len(keys) != len(found):
         raise ValueError("a record whose id is no ULID")
     columns: dict[str, object] = {
@@ -240,19 +242,13 @@ def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
     return list(number), [number[name] for name in names]
 
 
-def _keys(records: Sequence[RecordId]) -> NDArray[np.uint64]:
-    """Return those of these ids that are ULIDs as numbers, uint64 [n, 2]."""
-    keys = b"".join(key for key in map(record_key, records) if key is not None)
-    return np.frombuffer(keys, ">u8").astype("<u8").reshape(-1, 2)
-
-
-def _places(keys: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
+def _places(keys: Keys, size: int) -> NDArray[np.uint64]:
     """Return which bits of a filter of `size`, a power of two, these keys set, uint64 [4, n]."""
     places: NDArray[np.uint64] = keys[:, 1] >> _PROBES & np.uint64(size - 1)
     return places
 
 
-def _last_bits(keys: NDArray[np.uint64]) -> NDArray[np.uint16]:
+def _last_bits(keys: Keys) -> NDArray[np.uint16]:
     """Return the last 16 bits of each key, uint64 [n, 2]."""
     return np.ascontiguousarray(keys).view("<u2")[:, 4]
 
@@ -442,7 +438,7 @@ class SealedPart:
             return rows
 
     @cached_property
-    def keys(self) -> NDArray[np.uint64]:
+    def keys(self) -> Keys:
         return self.column("keys").reshape(-1, 2)
 
     @cached_property
@@ -486,8 +482,7 @@ class SealedPart:
         raw = keys.astype(">u8").tobytes()
         return [record_of_key(raw[at : at + 16]) for at in range(0, len(raw), 16)]
 
-    def find(self, records: Sequence[RecordId]) -> Slots:
-        wanted = _keys(records)
+    def find(self, wanted: Keys) -> Slots:
         wanted = wanted[self._may_be_here(wanted)]
         if not len(wanted):
             return np.empty(0, np.int64)
@@ -502,7 +497,7 @@ class SealedPart:
         found: Slots = slots[np.array([key in known for key in map(tuple, keys[slots].tolist())], bool)]
         return found
 
-    def _may_be_here(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def _may_be_here(self, keys: Keys) -> NDArray[np.bool_]:
         """Return which of these keys, uint64 [n, 2], the filter does not exclude."""
         places = _places(keys, 8 * len(self._filter))
         bits = self._filter[places >> np.uint64(3)] << (places & np.uint64(7)) & 0x80
@@ -519,9 +514,9 @@ class SealedPart:
         is_set[_places(self.keys[: self.count], len(is_set))] = True
         return np.packbits(is_set)
 
-    def rows_of(self, records: Sequence[RecordId]) -> list[int]:
-        """Return the row ids of those of these records that stand here alive."""
-        slots = self.find(records)
+    def rows_of(self, wanted: Keys) -> list[int]:
+        """Return the row ids of those of these records, whose ids are given as numbers, that stand here alive."""
+        slots = self.find(wanted)
         rows: list[int] = self.rows[slots[self.alive()[slots]]].tolist() if len(slots) else []
         return rows
 
@@ -569,6 +564,7 @@ class SealedPart:
             return
         for name in (*_COLUMNS, *_OTHERS[:-1]):
             self._section(name)
+        self._may_be_here(np.empty((0, 2), np.uint64))  # what excludes ids is made now, and no commit waits for it
         for block in range(len(self._blocks) - 1):
             self._block(block)
         texts = self.head.sections[-1]

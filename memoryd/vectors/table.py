@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from memoryd.protocol.keys import keys_of
 from memoryd.protocol.records import Attributes, MemoryKind, MemorySource, microseconds
 from memoryd.vectors.blocks import Blocks
 
@@ -183,8 +184,9 @@ class Table:
 
     def _sealed_rows(self, ids: Sequence[RecordId]) -> Iterator[int]:
         """Yield the sealed rows of these records, hidden ones too."""
-        for part, start, _ in self._parts():
-            yield from (start + part.find(ids)).tolist()
+        if self.sealed and len(wanted := keys_of(ids)):
+            for part, start, _ in self._parts():
+                yield from (start + part.find(wanted)).tolist()
 
     def _parts(self) -> Iterator[tuple[SealedRows, int, int]]:
         """Yield each sealed part with its first row and the row behind its last."""

@@ -35,7 +35,10 @@ from memoryd.protocol.errors import (
     TooLarge,
     Unsupported,
 )
+from memoryd.protocol.interfaces import Finding
 from memoryd.protocol.records import Draft, MemoryRecord
+from memoryd.relay import desk
+from memoryd.rvf.store import RvfMemoryStore
 from tests.helpers.daemon import House, config_of, event, events, exported, running, texts
 
 TEXT = "added a mutex around the cache"
@@ -459,6 +462,35 @@ async def test_verify_names_the_byte_that_is_wrong(tmp_path: Path) -> None:
 
     assert findings
     assert all(finding.hint for finding in findings)
+
+
+TORN = Finding("7 bytes behind the newest commit", 900, "", "memory.rvf", may_pass=True)
+BEHIND = Finding("9 bytes behind the newest commit", 907, "", "memory.rvf", may_pass=True)
+OTHER = Finding("content hash fails", 64, "", "memory.rvf")
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [
+        ([TORN], [], []),
+        ([TORN], [BEHIND], []),
+        ([TORN], [TORN], [TORN]),
+        ([TORN, OTHER], [OTHER], [OTHER]),
+        ([TORN], [OTHER], [OTHER]),
+        ([OTHER], [], [OTHER]),
+    ],
+)
+async def test_a_commit_under_way_is_not_told_as_something_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: list[Finding], then: list[Finding], told: list[Finding]
+) -> None:
+    looks = iter([first, then])
+    monkeypatch.setattr(desk, "_STAYS_S", 0.0)
+    monkeypatch.setattr(RvfMemoryStore, "verify", lambda _self, _user: next(looks))
+    async with running(tmp_path) as house:
+        await house.memory.remember(TEXT, user="alice")
+        found = await house.memory.verify(user="alice")
+
+    assert [each.what for each in found] == [each.what for each in told]
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, and long enough to be none", b""])

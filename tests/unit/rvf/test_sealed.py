@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from memoryd.protocol.errors import Damaged
 from memoryd.protocol.ids import RecordId, TrajectoryId, record_of_key
 from memoryd.protocol.interfaces import ModelInfo
+from memoryd.protocol.keys import keys_of
 from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource, microseconds
 from memoryd.rvf import format as rvf
 from memoryd.rvf import sealed as sealed_module
@@ -133,7 +134,7 @@ def everything(part: SealedPart) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "records", part.records
     yield "vectors", lambda: part.vectors(slice(0, part.slots)).tobytes()
     yield "names", lambda: (part.kinds, part.sources, part.sessions)
-    yield "find", lambda: part.find([record_id(number) for number in range(9)]).tolist()
+    yield "find", lambda: part.find(keys_of([record_id(number) for number in range(9)])).tolist()
     yield "check", part.check
     yield "vectors again", lambda: part.vectors(slice(0, part.slots)).tobytes()
 
@@ -241,12 +242,12 @@ def test_sections_stand_where_numbers_are_read_quickest() -> None:
 def test_records_are_found_by_their_ids_and_their_rows_while_they_are_alive() -> None:
     part = ours(written([record(n) for n in (3, 1, 4, 15, 9)], ids=[10, 20, 30, 40, 50]), dead=[20])
 
-    assert part.find([record_id(n) for n in (9, 1, 7, 4)]).tolist() == [1, 2, 4]
-    assert part.rows_of([record_id(15), record_id(1), record_id(1)]) == [40]
-    assert part.find([]).tolist() == []
-    assert part.find([RecordId("no ulid"), RecordId("")]).tolist() == []
-    assert part.find([RecordId("no ulid"), record_id(3)]).tolist() == [0]
-    assert part.rows_of([record_id(0)]) == []  # what the empty slots hold
+    assert part.find(keys_of([record_id(n) for n in (9, 1, 7, 4)])).tolist() == [1, 2, 4]
+    assert part.rows_of(keys_of([record_id(15), record_id(1), record_id(1)])) == [40]
+    assert part.find(keys_of([])).tolist() == []
+    assert part.find(keys_of([RecordId("no ulid"), RecordId("")])).tolist() == []
+    assert part.find(keys_of([RecordId("no ulid"), record_id(3)])).tolist() == [0]
+    assert part.rows_of(keys_of([record_id(0)])) == []  # what the empty slots hold
 
 
 def test_ids_that_differ_in_one_half_only_are_told_apart() -> None:
@@ -254,11 +255,11 @@ def test_ids_that_differ_in_one_half_only_are_told_apart() -> None:
     part = ours(written([record(n, id=record_of_key(key)) for n, key in enumerate(keys)]))
 
     for slot, key in enumerate(keys):
-        assert part.find([record_of_key(key)]).tolist() == [slot]
-    assert part.find([record_of_key(bytes([1, *[0] * 14, 3]))]).tolist() == []
+        assert part.find(keys_of([record_of_key(key)])).tolist() == [slot]
+    assert part.find(keys_of([record_of_key(bytes([1, *[0] * 14, 3]))])).tolist() == []
     # The halves of two wanted ids, put together crosswise, are a third one.
     crossed = ours(written([record(0, id=record_of_key(bytes([1, *[0] * 14, 2])))]))
-    assert crossed.find([record_of_key(keys[0]), record_of_key(keys[3])]).tolist() == []
+    assert crossed.find(keys_of([record_of_key(keys[0]), record_of_key(keys[3])])).tolist() == []
 
 
 # --- what must not look like a segment ---
@@ -288,7 +289,7 @@ def test_what_would_look_like_a_segment_is_masked_and_comes_back(
     assert unpack_head(what.payload)[1] == mask
     part.check()
     assert part.ids() == [what.records[0].id]
-    assert part.rows_of([what.records[0].id]) == ids
+    assert part.rows_of(keys_of([what.records[0].id])) == ids
     assert part.time_us[0] == microseconds(what.records[0].timestamp)
     assert (part.sessions, record_in(part, 0)) == ([what.records[0].session_id], what.rows.records[0])
     assert part.vectors(slice(0, 1)).tobytes() == what.rows.vectors.tobytes()
