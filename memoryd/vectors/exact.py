@@ -22,16 +22,11 @@ if TYPE_CHECKING:
 _faiss: Final[Any] = faiss  # the types that it publishes leave out what is used here
 
 
-def nearest(query: Vectors, vectors: Vectors, k: int) -> tuple[Scores, Rows]:
-    """Return the `k` best of `vectors`, float32 [n, dim] in one piece, for `query`, float32 [dim], without copying.
-
-    Scores descend; where they are equal, rows ascend. Fewer than `k` when there are fewer rows.
-    """
-    return best(products(query, vectors), np.arange(len(vectors)), k)
-
-
 def nearest_of(query: Vectors, rows: Blocks, subset: Rows, k: int) -> tuple[Scores, Rows]:
-    """Return the `k` best among the rows `subset`, int64 [m] ascending; otherwise as `nearest`."""
+    """Return the `k` best among the rows `subset`, int64 [m] ascending, for `query`, float32 [dim], without copying them.
+
+    Scores descend; where they are equal, rows ascend. Fewer than `k` when there are fewer rows. Raises Damaged.
+    """
     return best(rows.products(query, subset), subset, k)
 
 

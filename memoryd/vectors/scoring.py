@@ -39,7 +39,7 @@ _TINY: Final = 1e-6  # there is nothing to divide by where all codes are off by 
 def nearest_by_codes(
     codes: Scanned, query: Vectors, vectors: Blocks, passes: Mask, k: int
 ) -> tuple[Scores, Rows] | None:
-    """Return the `k` best of the rows that `passes`, bool [rows of the codes], marks; otherwise as `exact.nearest`.
+    """Return the `k` best of the rows that `passes`, bool [rows of the codes], marks; otherwise as `exact.nearest_of`.
 
     None when the codes tell so little that to look at every row that passes is quicker.
     """

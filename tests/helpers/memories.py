@@ -16,7 +16,9 @@ from memoryd.protocol.interfaces import Adjacency, Batch, Entry, ModelInfo
 from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource, Trajectory
 from memoryd.rvf.records import Body, decode_record
 from memoryd.rvf.store import RvfMemoryStore
+from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.codes import Codebook
+from memoryd.vectors.exact import nearest_of
 from memoryd.vectors.index import VectorIndex
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from memoryd.files import FileSystem
     from memoryd.protocol.interfaces import Contents, Vectors
     from memoryd.rvf.rewriting import Link
+    from memoryd.vectors.exact import Rows, Scores
 
 ROOT = Path("/data")
 USER = UserId("alice")
@@ -179,3 +182,8 @@ def history(batches: Sequence[Batch]) -> list[Expected]:
     for batch in batches:
         states.append(states[-1].after(batch))
     return states
+
+
+def nearest(query: Vectors, vectors: Vectors, k: int) -> tuple[Scores, Rows]:
+    """Return the `k` best of all these rows."""
+    return nearest_of(query, Blocks(vectors), np.arange(len(vectors)), k)

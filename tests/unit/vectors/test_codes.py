@@ -18,9 +18,8 @@ from memoryd.rvf.records import decode_record, encode_record
 from memoryd.vectors import codes as codes_module
 from memoryd.vectors.blocks import Blocks
 from memoryd.vectors.codes import Codebook, Codes
-from memoryd.vectors.exact import nearest
 from memoryd.vectors.index import EXACT_ROWS, VectorIndex
-from tests.helpers.memories import NOON, clustered, record, record_id, units
+from tests.helpers.memories import NOON, clustered, nearest, record, record_id, units
 
 if TYPE_CHECKING:
     from pathlib import Path

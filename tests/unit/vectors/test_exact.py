@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from memoryd.vectors.blocks import Blocks
-from memoryd.vectors.exact import nearest, nearest_alive, nearest_of
-from tests.helpers.memories import units
+from memoryd.vectors.exact import nearest_alive, nearest_of
+from tests.helpers.memories import nearest, units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,16 +16,16 @@ from memoryd.rvf import ledger, rewriting
 from memoryd.rvf.reader import find_state
 from memoryd.rvf.records import decode_record
 from memoryd.vectors.codes import Codebook
-from memoryd.vectors.exact import nearest
 from memoryd.vectors.graph import Graph, link
 from memoryd.vectors.index import EXACT_ROWS, VectorIndex
 from tests.helpers.faultfs import FaultDisk
-from tests.helpers.memories import FILE, ROOT, USER, clustered, record, record_id, store, units
+from tests.helpers.memories import FILE, ROOT, USER, clustered, nearest, record, record_id, store, units
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from memoryd.protocol.interfaces import Contents, MemoryFile, Rewriting, Vectors
+    from memoryd.vectors.blocks import Blocks
 
 DIM = 48
 MODEL = ModelInfo("linked-model", DIM, "1d" * 32)
@@ -100,13 +100,14 @@ def contents(memory: MemoryFile) -> Contents:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return how many rows each graph was made of that was made from nothing."""
-    over, calls = Graph.over.__func__, []  # type: ignore[attr-defined]
+    over = Graph.over
+    calls: list[int] = []
 
-    def counted(cls: type[Graph], vectors: object, n: int) -> Graph:
-        calls.append(n)
-        return over(cls, vectors, n)
+    def counted(vectors: Blocks, rows: int) -> Graph:
+        calls.append(rows)
+        return over(vectors, rows)
 
-    monkeypatch.setattr(Graph, "over", classmethod(counted))
+    monkeypatch.setattr(Graph, "over", counted)
     return calls
 
 
