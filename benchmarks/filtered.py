@@ -42,9 +42,6 @@ class Filtered:
     recall: float
     plans: Sequence[str]
 
-    def text(self) -> str:
-        return f"{self.p50_ms:.2f} ms at {self.recall:.3f} ({', '.join(self.plans)})"
-
 
 def measure(made: Given, folder: Path) -> Iterator[Filtered]:
     """Yield what each share costs, with the query's topic passing and not; `folder` must not be there."""
