@@ -79,8 +79,9 @@ async def test_forgetting_erases_the_event_before_it_hides_the_memory(tmp_path: 
             return erase(*args)
 
         store.erase = watched
-        forgotten = await house.memory.forget(user="u1", ids=[found.record.id])
+        forgotten = await house.memory.forget(user="u1", ids=[found.record.id], now=True)
 
         assert seen_while_erasing == [1]
         assert (forgotten.records, forgotten.events) == (1, 1)
-        assert b"a secret" not in (house.root / "u1" / "memory.rvf").read_bytes()
+        assert forgotten.proof is not None
+        assert forgotten.proof.traces == ()

@@ -83,7 +83,9 @@ async def test_what_is_forgotten_while_a_file_is_rewritten_is_gone_from_it(tmp_p
         for number in range(8):
             record = await house.memory.remember(f"the secret word is swordfish {number}", user="alice")
             secrets.append(record.id)
-            await house.memory.forget(user="alice", ids=[record.id])
+            forgotten = await house.memory.forget(user="alice", ids=[record.id], now=True)
+            assert forgotten.proof is not None
+            assert forgotten.proof.traces == ()
             assert b"swordfish" not in house.file("alice").read_bytes()
         await publishing
         await house.settled()
