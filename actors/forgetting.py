@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from memoryd.actors.branching import Branching
     from memoryd.actors.ref import Ref
+    from memoryd.actors.wording import Wording
     from memoryd.clock import Clock
     from memoryd.protocol.ids import BranchName, RecordId, TrajectoryId
     from memoryd.protocol.interfaces import MemoryIndex, MemoryStore, Scan, Vectors
@@ -49,6 +50,7 @@ class Forgetting:
     """Answers what is to be forgotten of one user's memory."""
 
     branching: Branching
+    wording: Wording
     knowledge: Ref
     event_relay: Ref
 
@@ -77,6 +79,8 @@ class Forgetting:
         for trajectory in at.trajectories.forget(named.records, message.before):
             at.write.drop(trajectory)
         at.looks.close()
+        if message.now or message.everywhere:
+            await self.wording.discard()
         if message.everywhere:
             await at.write.exchange(partial(self._erase, {**elsewhere, at.current: named}))
         elif message.now:

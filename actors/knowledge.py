@@ -97,9 +97,9 @@ def merge(local: Sequence[RetrievedMemory], known: Sequence[RetrievedMemory], k:
     seen = {each.record.id for each in local}
     others = [each for each in known if each.record.id not in seen]
     ranked = [
-        *(each for each in local if each.score >= STRONG),
-        *(each for each in others if each.score >= STRONG),
-        *(each for each in local if each.score < STRONG),
-        *(each for each in others if each.score < STRONG),
+        *(each for each in local if each.cosine >= STRONG),
+        *(each for each in others if each.cosine >= STRONG),
+        *(each for each in local if each.cosine < STRONG),
+        *(each for each in others if each.cosine < STRONG),
     ]
     return ranked[:k]

@@ -25,6 +25,7 @@ from memoryd.actors.looking import Looks
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.recalling import Recaller
 from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, outcome_of, weight_of
+from memoryd.actors.wording import Wording
 from memoryd.actors.writer import CommitDue, Rebased, TidyDue, Writer
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
@@ -44,14 +45,23 @@ from memoryd.protocol.internal import (
     Resume,
     RunSignal,
 )
-from memoryd.protocol.records import ANY, Draft, MemoryRecord, Step, Trajectory, microseconds
+from memoryd.protocol.records import ANY, Draft, MemoryRecord, Step, Trajectory, as_embedded, microseconds
 
 if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.clock import Clock
-    from memoryd.protocol.interfaces import Embeddings, MemoryIndex, MemoryStore, ModelInfo, Opened, Vectors
+    from memoryd.protocol.ids import BranchName
+    from memoryd.protocol.interfaces import (
+        Embeddings,
+        MemoryIndex,
+        MemoryStore,
+        ModelInfo,
+        Opened,
+        Vectors,
+        WordsIndex,
+    )
 
 log = structlog.get_logger("memoryd.memory")
 
@@ -94,6 +104,7 @@ class MemoryAgent(Actor):
         self,
         user: UserId,
         store: MemoryStore,
+        words: WordsIndex,
         *,
         embedder: Ref,
         relay: Ref,
@@ -107,6 +118,7 @@ class MemoryAgent(Actor):
     ) -> None:
         self._user = user
         self._store = store
+        self._words = words
         self._embedder = embedder
         self._relay = relay
         self._event_relay = event_relay
@@ -159,13 +171,15 @@ class MemoryAgent(Actor):
             pools=self._pools,
             clock=self._clock,
         )
-        self._forgetting = Forgetting(self._branching, self._knowledge, self._event_relay)
+        self._wording = Wording(self._user, self._words, opened.index.view, self._pools, ctx)
+        self._forgetting = Forgetting(self._branching, self._wording, self._knowledge, self._event_relay)
         self._recaller = Recaller(
             user=self._user,
             store=self._store,
             view=opened.index.view,
             trajectories=self._trajectories,
             branching=self._branching,
+            wording=self._wording,
             embedder=self._embedder,
             knowledge=self._knowledge,
             nothing_is_published=self._nothing_is_published,
@@ -183,6 +197,7 @@ class MemoryAgent(Actor):
         await self._write.finish()
 
     async def closed(self) -> None:
+        await self._pools.disk(self._words.close if self._store.exists(self._user) else self._words.discard)
         if self._opened is not None:  # before the writer has it, when the opening was cancelled
             await self._pools.disk(self._opened.file.close)
         if self._writer is not None:
@@ -199,7 +214,7 @@ class MemoryAgent(Actor):
 
     @property
     def resident_bytes(self) -> int:
-        return self._index.resident_bytes + self._looks.resident_bytes
+        return self._index.resident_bytes + self._looks.resident_bytes + self._words.resident_bytes
 
     def status(self) -> m.UserStatus:
         """Return a copy of the figures."""
@@ -222,6 +237,8 @@ class MemoryAgent(Actor):
         match message:
             case m.Recall():
                 return ctx.detach(self._recaller.recall(message, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
+            case m.Why():
+                return ctx.detach(self._recaller.why(message, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
             case Ingest():
                 self._take(message, ctx)
             case CommitDue():
@@ -229,6 +246,7 @@ class MemoryAgent(Actor):
             case Rebased():
                 self._seal_if_needed()
                 ctx.spawn(self._pools.disk_in_background(self._index.check))
+                ctx.spawn(self._purge_words())
             case TidyDue():
                 self._write.tidy_if_quiet()
             case CommitUpTo(seq=seq):
@@ -304,7 +322,7 @@ class MemoryAgent(Actor):
 
     async def _embed_job(self, job: _Job) -> None:
         try:
-            embedded = await self._embed(tuple(draft.text for draft in job.drafts), urgent=False)
+            embedded = await self._embed(job.drafts, urgent=False)
         except Refused:
             raise
         except Exception as error:
@@ -347,7 +365,8 @@ class MemoryAgent(Actor):
 
     # --- adding ---
 
-    async def _embed(self, texts: tuple[str, ...], *, urgent: bool) -> Embeddings:
+    async def _embed(self, drafts: Sequence[Draft], *, urgent: bool) -> Embeddings:
+        texts = tuple(as_embedded(draft.text, draft.metadata) for draft in drafts)
         message = Embed(texts=texts, urgent=urgent, weight=sum(map(len, texts)))
         return await self._embedder.ask(message, deadline=Deadline.after(EMBED_WITHIN_S), wait_for_room=not urgent)
 
@@ -385,11 +404,12 @@ class MemoryAgent(Actor):
             self._index.add([self._store.encode(records[row]) for row in rows], vectors[rows])
             for row in rows:
                 self._write.add(Entry(records[row], vectors[row], now_us))
+            self._wording.follow()
         return tuple(new)
 
     async def _remember(self, drafts: tuple[Draft, ...]) -> m.Remembered:
         self._write.refuse_when_full()
-        embedded = await self._embed(tuple(draft.text for draft in drafts), urgent=len(drafts) == 1)
+        embedded = await self._embed(drafts, urgent=len(drafts) == 1)
         records, added = self._add(drafts, embedded)
         await self._write.durable(added)
         self._seal_if_needed()
@@ -441,6 +461,21 @@ class MemoryAgent(Actor):
         records = tuple(self._trajectories.with_outcome(self._store.decode(each)) for each in found)
         return Fetched(records=records, vectors=self._index.vectors(ids))
 
+    async def _purge_words(self) -> None:
+        """See to it that the words index holds nothing that was erased from the files."""
+        names: list[BranchName] = []
+        try:
+            if self._store.has_branches(self._user):
+                branches = await self._pools.disk(self._store.branches, self._user)
+                names = [branch.name for branch in branches if branch.name != self._branching.current]
+            looked = [await self._looks.at(name) for name in names]
+        except (
+            MemorydError
+        ) as error:  # a branch that was dropped just now, or is damaged: the next rewriting looks again
+            log.warning("words_not_purged", user=self._user, error=type(error).__name__)
+            return
+        await self._wording.purge([each.index.view() for each, _ in looked])
+
     # --- forgetting ---
 
     async def _forget_everything(self) -> m.Forgotten:
@@ -453,6 +488,7 @@ class MemoryAgent(Actor):
         ids = self._index.select(ANY)
         self._index.discard(ids)
         self._trajectories.clear()
+        await self._wording.discard()
         await self._write.exchange(partial(self._store.erase, self._user))
         self._branching.current = MAIN
         self._looks.close()
@@ -460,6 +496,7 @@ class MemoryAgent(Actor):
 
     async def _repair(self) -> m.Done:
         async with self._branching.alone:
+            await self._wording.discard()
             await self._write.exchange(partial(self._store.repair, self._user))
             self._looks.close()
         return m.Done()
@@ -489,7 +526,7 @@ class MemoryAgent(Actor):
         self._write.refuse_when_full()
         trajectory = ended(self._open_trajectory(message.id), message, self._clock.now())
         draft = outcome_of(trajectory)
-        embedded = await self._embed((draft.text,), urgent=False)
+        embedded = await self._embed((draft,), urgent=False)
         self._keep(trajectory)
         _, added = self._add((draft,), embedded)
         await self._write.durable(added)

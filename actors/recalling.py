@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from memoryd import metrics
 from memoryd.actors.knowledge import merge
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.trajectories import Trajectories, fitting_prefix, weight_of_record
-from memoryd.protocol.errors import MemorydError
+from memoryd.protocol.errors import Expired, MemorydError, NotFound
 from memoryd.protocol.ids import UserId
 from memoryd.protocol.internal import Embed, QueryGlobal
-from memoryd.protocol.messages import Recall, Recalled
+from memoryd.protocol.messages import Explained, Plan, Recall, Recalled, Why
 from memoryd.protocol.records import MemoryFilter, RetrievedMemory
 
 if TYPE_CHECKING:
     from memoryd.actors.branching import Branching
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
-    from memoryd.protocol.interfaces import Hits, IndexView, MemoryStore, Vectors
+    from memoryd.actors.wording import Wording
+    from memoryd.protocol.interfaces import Hit, Hits, IndexView, MemoryStore, Vectors, Words
+
+EMBED_SHARE: Final = 0.8  # of the time there is; the rest is for an answer by words alone
 
 INLINE_BYTES: Final = 16 << 20  # a search that reads no more takes little longer than the way to a thread and back
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question that is understood, at the moment `understood` of the performance counter, and what it is asked of.
+
+    `missing` names what the answer will lack.
+    """
+
+    view: IndexView
+    told: Trajectories
+    vector: Vectors | None
+    words: Words | None
+    missing: tuple[str, ...]
+    understood: float
+
+
+@dataclass(frozen=True, slots=True)
 class Recaller:
-    """Answers recalls of one user, each on the view and the trajectories there are once its query is embedded."""
+    """Answers recalls of one user, each on the view there was when it came."""
 
     user: UserId
     store: MemoryStore
     view: Callable[[], IndexView]
     trajectories: Trajectories
     branching: Branching
+    wording: Wording
     embedder: Ref
     knowledge: Ref
     nothing_is_published: Callable[[], bool]
@@ -43,33 +64,89 @@ class Recaller:
     async def recall(self, message: Recall, deadline: Deadline) -> Recalled:
         """Return the answer. Raises MemorydError."""
         began = time.perf_counter()
-        embed = Embed(texts=(message.query,), urgent=True, weight=len(message.query))
-        vector = (await self.embedder.ask(embed, deadline=deadline)).vectors[0]
-        view, told, lacking = await self._asked(message)
-        hits = await self._search(view, vector, message.top_k, message.filter)
-        memories = [
-            RetrievedMemory(
-                record=told.with_outcome(self.store.decode(hit.record)),
-                score=hit.score,
-                sona_score=hit.score,
-            )
-            for hit in hits.hits
-        ]
-        memories, partial = await self._with_published(memories, message, vector, deadline)
-        partial += lacking
+        asked = await self._asked(message, deadline)
+        hits = await self._search(asked, message.top_k, message.filter, explain=message.explain)
+        ranked = time.perf_counter()
+        memories = [self._retrieved(asked, hit) for hit in hits.hits]
+        memories, missing = await self._with_published(memories, message, asked.vector, deadline)
+        missing += asked.missing
         fitting = fitting_prefix(memories, lambda memory: weight_of_record(memory.record))
         if len(fitting) < len(memories):
-            partial = (*partial, "size")
+            missing = (*missing, "size")
         elapsed = time.perf_counter() - began
-        metrics.RECALLS.labels(hits.path, "partial" if partial else "whole").observe(elapsed)
-        return Recalled(memories=tuple(fitting), tier=hits.path, partial=partial, elapsed_ms=round(elapsed * 1e3, 3))
+        metrics.RECALLS.labels(hits.path, "partial" if missing else "whole").observe(elapsed)
+        return Recalled(
+            memories=tuple(fitting),
+            tier=hits.path,
+            partial=missing,
+            elapsed_ms=round(elapsed * 1e3, 3),
+            plan=plan_of(asked.words, hits.candidates, began, asked.understood, ranked) if message.explain else None,
+        )
+
+    async def why(self, message: Why, deadline: Deadline) -> Explained:
+        """Return where one memory stands. Raises NotFound or another MemorydError."""
+        began = time.perf_counter()
+        asked = await self._asked(message, deadline)
+        if asked.words is None:
+            raise MemorydError("the words of this memory cannot be looked up", hint="see the log of the daemon")
+        placed = await self.pools.search(
+            self.wording.place, asked.view, asked.words, asked.vector, message.id, where=message.filter
+        )
+        if placed is None or not placed.hit.record:
+            raise NotFound("no such memory", field="id", hint="recall it first to learn its id")
+        return Explained(
+            memory=self._retrieved(asked, placed.hit),
+            place=placed.place,
+            passes=placed.passes,
+            plan=plan_of(asked.words, placed.candidates, began, asked.understood, time.perf_counter()),
+            tier=placed.path,
+            partial=asked.missing,
+        )
+
+    def _retrieved(self, asked: _Asked, hit: Hit) -> RetrievedMemory:
+        return RetrievedMemory(
+            record=asked.told.with_outcome(self.store.decode(hit.record)),
+            score=hit.score,
+            sona_score=hit.score,
+            cosine=hit.cosine,
+            explanation=hit.explanation,
+        )
+
+    async def _asked(self, message: Recall | Why, deadline: Deadline) -> _Asked:
+        """Embed the query and look its words up, at the same time. One of them may be missing, but not both."""
+        view, told, missing = await self._looked_at(message)
+        matching = asyncio.ensure_future(self.wording.match(view, message.query))
+        try:
+            vector = await self._embedded(message.query, deadline)
+        except Expired:
+            if await matching is None:
+                raise
+            vector = None
+        except BaseException:
+            matching.cancel()
+            raise
+        words = await matching
+        if words is None or words.lacking:
+            missing = (*missing, "words")
+        if vector is None:
+            missing = (*missing, "vectors")
+        return _Asked(view, told, vector, words, missing, time.perf_counter())
+
+    async def _embedded(self, query: str, deadline: Deadline) -> Vectors:
+        """Return the vector of the query, float32 [dim]. Raises Expired when there would be no time left for an answer."""
+        embed = Embed(texts=(query,), urgent=True, weight=len(query))
+        within = Deadline.after(deadline.remaining * EMBED_SHARE)
+        vector: Vectors = (await self.embedder.ask(embed, deadline=within)).vectors[0]
+        return vector
 
     async def _with_published(
-        self, memories: list[RetrievedMemory], message: Recall, vector: Vectors, deadline: Deadline
+        self, memories: list[RetrievedMemory], message: Recall, vector: Vectors | None, deadline: Deadline
     ) -> tuple[list[RetrievedMemory], tuple[str, ...]]:
         """Merge in what others published; without an answer in half the time left, say that it is missing."""
         if message.as_of is not None or self.nothing_is_published():
             return memories, ()
+        if vector is None:
+            return memories, ("global",)
         asked = QueryGlobal(vector=vector, top_k=message.top_k, filter=message.filter, asked_by=self.user)
         try:
             known = await self.knowledge.ask(asked, deadline=Deadline.after(deadline.remaining / 2))
@@ -77,7 +154,7 @@ class Recaller:
             return memories, ("global",)
         return merge(memories, known, message.top_k), ()
 
-    async def _asked(self, message: Recall) -> tuple[IndexView, Trajectories, tuple[str, ...]]:
+    async def _looked_at(self, message: Recall | Why) -> tuple[IndexView, Trajectories, tuple[str, ...]]:
         """Return what is to be searched, the trajectories beside it, and what is missing in it."""
         branching = self.branching
         branch = message.branch or branching.current
@@ -87,7 +164,21 @@ class Recaller:
         looked, told = await branching.looks.at(branch, message.as_of)
         return looked.index.view(), told, ("history",) if looked.has_lost else ()
 
-    async def _search(self, view: IndexView, vector: Vectors, k: int, where: MemoryFilter) -> Hits:
-        if view.bytes_to_read <= INLINE_BYTES:
-            return view.search(vector, k=k, where=where)
-        return await self.pools.search(view.search, vector, k=k, where=where)
+    async def _search(self, asked: _Asked, k: int, where: MemoryFilter, *, explain: bool) -> Hits:
+        view, words, vector = asked.view, asked.words, asked.vector
+        if words is not None:
+            search = partial(self.wording.rank, view, words, vector, k=k, where=where, explain=explain)
+        elif vector is not None:
+            search = partial(view.search, vector, k=k, where=where)
+        return search() if view.bytes_to_read <= INLINE_BYTES else await self.pools.search(search)
+
+
+def plan_of(words: Words | None, candidates: int, began: float, understood: float, ranked: float) -> Plan:
+    """Return how an answer came about; the moments are of the performance counter."""
+    return Plan(
+        terms={one.term: round(one.idf, 3) for one in words.matched} if words else {},
+        pruned=tuple(words.pruned) if words else (),
+        candidates=candidates,
+        understood_ms=round((understood - began) * 1e3, 3),
+        ranked_ms=round((ranked - understood) * 1e3, 3),
+    )

@@ -58,13 +58,14 @@ from memoryd.relay.grants import Grants, grant_of
 from memoryd.relay.mapping import EventMapping, default_rules, rules_from_config
 from memoryd.relay.memory_relay import MemoryEventRelay
 from memoryd.rvf.store import RvfMemoryStore
-from memoryd.stores.datadir import EVENTS, GLOBAL, DataDir
+from memoryd.stores.datadir import EVENTS, GLOBAL, WORDS, DataDir
 from memoryd.stores.events import SqliteEventStore
 from memoryd.stores.globalfile import GlobalFile
 from memoryd.vectors.codes import Codebook
 from memoryd.vectors.graph import link
 from memoryd.vectors.index import VectorIndex
 from memoryd.version import VERSION
+from memoryd.words.hybrid import WordsIndex
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -251,6 +252,7 @@ class Daemon:
         return MemoryAgent(
             user,
             self._store,
+            WordsIndex(self._data.root / user / WORDS, self._files, self._store.decode),
             embedder=app.ref("embedder"),
             relay=app.ref("session/memory_relay"),
             event_relay=app.ref("event_relay"),

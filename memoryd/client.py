@@ -117,13 +117,31 @@ class Memory:
         now: datetime | None = None,
         branch: str | None = None,
         as_of: datetime | None = None,
+        explain: bool = False,
     ) -> m.Recalled:
-        """Find what was like this before. `deadline` is in seconds; after it, Expired.
+        """Find what was like this before. `deadline` is in seconds: in a hurry words alone answer; after it, Expired.
 
-        `branch` asks another branch than the one in use, `as_of` the memory as it stood then.
+        `branch` asks another branch than the one in use, `as_of` the memory as it stood then. With `explain` each memory says
+        why it has its score, and the answer how it came about.
         """
-        message = m.Recall(query=query, top_k=top_k, filter=filter, now=now, branch=_branch(branch), as_of=as_of)
+        message = m.Recall(
+            query=query, top_k=top_k, filter=filter, now=now, branch=_branch(branch), as_of=as_of, explain=explain
+        )
         return await self._use.request(user, message, deadline)
+
+    async def why(
+        self,
+        id: str,  # noqa: A002 - the word of the domain
+        query: str,
+        *,
+        user: str | None = None,
+        filter: MemoryFilter = ANY,  # noqa: A002 - the word of the domain
+        branch: str | None = None,
+        as_of: datetime | None = None,
+    ) -> m.Explained:
+        """Say where a memory stands among those that `query` asks for, and why, whether it would be found or not."""
+        message = m.Why(query=query, id=RecordId(id), filter=filter, branch=_branch(branch), as_of=as_of)
+        return await self._use.request(user, message, WITHIN_S)
 
     async def forget(
         self,

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memoryd.actors.recalling import plan_of
 from memoryd.actors.trajectories import Trajectories
 from memoryd.files import RealFiles
 from memoryd.protocol.messages import Recalled
@@ -20,6 +21,7 @@ from memoryd.rvf.records import UNREADABLE, decode_record
 from memoryd.rvf.snapshot import read_snapshot
 from memoryd.vectors.codes import Codebook
 from memoryd.vectors.index import VectorIndex
+from memoryd.words.hybrid import WordsIndex
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,7 +31,14 @@ if TYPE_CHECKING:
 
 
 def recall(
-    path: Path, query: str, embedder: Embedder, *, top_k: int, where: MemoryFilter, as_of: datetime | None = None
+    path: Path,
+    query: str,
+    embedder: Embedder,
+    *,
+    top_k: int,
+    where: MemoryFilter,
+    as_of: datetime | None = None,
+    explain: bool = False,
 ) -> Recalled:
     """Return what a daemon would answer from the file at `path`, a memory's or a branch's, now or at an earlier moment.
 
@@ -49,16 +58,25 @@ def recall(
         contents = lineage.contents(moment_us)
         partial = ("history",) if moment_us is not None and lineage.has_lost(moment_us) else ()
         index = VectorIndex(contents, Codebook.shipped(embedder.model.sha256))
-        hits = index.view().search(embedder.embed([query]).vectors[0], k=top_k, where=where)
+        view, words = index.view(), WordsIndex(None, RealFiles(), decode_record)
         trajectories = Trajectories(contents.trajectories)
         try:
+            words.cover(view, view.rows)
+            matched, vector = words.match(view, query, 0), embedder.embed([query]).vectors[0]
+            understood = time.perf_counter()
+            hits = words.rank(view, matched, vector, k=top_k, where=where, explain=explain)
+            plan = plan_of(matched, hits.candidates, began, understood, time.perf_counter()) if explain else None
             records = [trajectories.with_outcome(decode_record(hit.record)) for hit in hits.hits]
         except UNREADABLE as error:
             hint = "a newer program wrote it: use a newer memoryd"
             raise damaged(path, state.segment.offset, "a record that cannot be decoded", hint) from error
+        finally:
+            words.close()
     memories = tuple(
-        RetrievedMemory(record=record, score=hit.score, sona_score=hit.score)
+        RetrievedMemory(
+            record=record, score=hit.score, sona_score=hit.score, cosine=hit.cosine, explanation=hit.explanation
+        )
         for record, hit in zip(records, hits.hits, strict=True)
     )
-    elapsed = time.perf_counter() - began
-    return Recalled(memories=memories, tier=hits.path, partial=partial, elapsed_ms=round(elapsed * 1e3, 3))
+    elapsed_ms = round((time.perf_counter() - began) * 1e3, 3)
+    return Recalled(memories=memories, tier=hits.path, partial=partial, elapsed_ms=elapsed_ms, plan=plan)

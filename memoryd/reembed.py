@@ -15,6 +15,7 @@ from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import RealFiles
 from memoryd.protocol.errors import NotFound
 from memoryd.protocol.ids import UserId, user_id
+from memoryd.protocol.records import as_embedded
 from memoryd.rvf.store import RvfMemoryStore
 from memoryd.stores.datadir import GLOBAL, DataDir
 from memoryd.vectors.index import VectorIndex
@@ -61,7 +62,7 @@ def _reembed(folder: Path, user: UserId, encoder: Embedder, pool: ThreadPoolExec
     def embed(records: Sequence[bytes]) -> Vectors:
         nonlocal done
         vectors = np.empty((len(records), new.dim), np.float32)
-        texts = [store.decode(record).text for record in records]
+        texts = [as_embedded(each.text, each.metadata) for each in map(store.decode, records)]
         for row, found in enumerate(pool.map(lambda text: encoder.embed([text]), texts)):
             vectors[row] = found.vectors[0]
         done += len(records)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.events import Event, StoredEvent
     from memoryd.protocol.keys import Keys
     from memoryd.protocol.messages import BackupProgress
-    from memoryd.protocol.records import MemoryFilter, MemoryRecord, RetrievedMemory, Trajectory
+    from memoryd.protocol.records import Explanation, MemoryFilter, MemoryRecord, RetrievedMemory, Trajectory
 
     Vectors = NDArray[np.float32]  # [n, dim], rows of unit length
     Counts = NDArray[np.int32]  # [n]
@@ -366,25 +366,93 @@ class MemoryFile(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row that answers: its record, still encoded, and the cosine to the query."""
+    """A row that answers: its record, still encoded, and how well it fits.
+
+    Found by vectors alone, `score` is the cosine to the query; found by words too, it is at most 1.
+    """
 
     record: bytes
     score: float
+    cosine: float = 0.0
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """The best rows first, and which path found them: `exact`, `mapped` (codes in the file), `codes` or `hnsw`."""
+    """The best rows first, and which path found them: `exact`, `mapped` (codes in the file), `codes` or `hnsw`.
+
+    They were chosen among so many `candidates`, which are counted where words were looked for too.
+    """
 
     hits: Sequence[Hit]
+    path: str
+    candidates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where one record stands among the candidates of a query, 1 being the best; and whether it passes the filter."""
+
+    hit: Hit
+    place: int
+    candidates: int
+    passes: bool
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The rows with the largest cosines, best first: float32 [m] and int64 [m]; `path` as in `Hits`."""
+
+    scores: Vectors
+    rows: Numbers
     path: str
 
 
 class IndexView(Protocol):
     """What the index held at one moment; never changes, so a thread may search it while others write.
 
-    Deleted rows disappear from every view at once.
+    Rows are numbered from 0 in the order of arrival, hidden ones too. Deleted rows disappear from every view at once.
     """
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def numbering(self) -> object:
+        """The same for two views in which each row that both have has one number."""
+        ...
+
+    def passing(self, where: MemoryFilter) -> NDArray[np.bool_]:
+        """Return which rows are alive and pass `where`, bool [rows]; the caller's own."""
+        ...
+
+    def nearest(self, vector: Vectors, mask: NDArray[np.bool_], *, k: int, is_filtered: bool) -> Nearest:
+        """Return the `k` nearest of the rows that `mask` marks, bool [rows]; `is_filtered` if some that live are left out.
+
+        `vector` is float32 [dim], unit length. Raises Damaged.
+        """
+        ...
+
+    def cosines(self, vector: Vectors, rows: Numbers) -> Vectors:
+        """Return the cosine of each of these rows, int64 [m] ascending, with `vector`, float32 [dim]. Raises Damaged."""
+        ...
+
+    def keys(self, first: int) -> NDArray[np.uint64]:
+        """Return the ids of the records in the rows from `first` on as numbers, uint64 [n], see `keys.folded`."""
+        ...
+
+    def sessions(self, rows: Numbers) -> Numbers:
+        """Return a number for the session of each of these rows, int64 [m] ascending: 0 where there is none."""
+        ...
+
+    def find(self, record: RecordId) -> int | None:
+        """Return the row of a record; None when it is not there."""
+        ...
+
+    def records(self, rows: Numbers) -> Sequence[bytes]:
+        """Return the encoded records in these rows, int64 [m] ascending, empty ones for hidden rows. Raises Damaged."""
+        ...
 
     @property
     def bytes_to_read(self) -> int:
@@ -394,6 +462,85 @@ class IndexView(Protocol):
     def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:
         """Return the `k` nearest rows that pass `where`. `vector` is float32 [dim], unit length."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A term of a query: the rows that hold it, int64 [n], and what each of them gets for it (its rarity)."""
+
+    term: str
+    rows: Numbers
+    idf: float
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the words of a query say about each row.
+
+    `scores` float32 [rows]; `most` is what a row of usual length would have that holds all terms; `spoken`, bool [rows],
+    marks what was said by the one speaker whom the query names. `pruned` terms were too common to be looked at; `lacking`
+    rows stand in no words index yet. What the index knows of each row comes along: the number of its session, int32 [rows],
+    0 without one; whether it asks something, bool [rows]; its length in words, uint16 [rows].
+    """
+
+    scores: Vectors
+    most: float
+    matched: Sequence[Matched]
+    pruned: Sequence[str]
+    spoken: NDArray[np.bool_]
+    sessions: NDArray[np.int32]
+    are_questions: NDArray[np.bool_]
+    lengths: NDArray[np.uint16]
+    lacking: int
+
+
+class WordsIndex(Protocol):
+    """Which rows of one user's memory hold a word: derived from it, and made anew when it is absent or damaged.
+
+    Safe to call from any thread, and opened when it is first needed. Every member may raise StorageFault.
+    """
+
+    def cover(self, view: IndexView, most: int) -> int:
+        """Take in at most `most` rows that it does not hold, the earliest first; return how many are left."""
+        ...
+
+    def match(self, view: IndexView, query: str, most: int) -> Words:
+        """Look the words of `query` up, after taking in what is lacking if it is no more than `most` rows."""
+        ...
+
+    def rank(
+        self,
+        view: IndexView,
+        words: Words,
+        vector: Vectors | None,
+        *,
+        k: int,
+        where: MemoryFilter,
+        explain: bool = False,
+    ) -> Hits:
+        """Return the `k` best by words and by `vector`, float32 [dim], unit length; by words alone without one."""
+        ...
+
+    def place(
+        self, view: IndexView, words: Words, vector: Vectors | None, record: RecordId, *, where: MemoryFilter
+    ) -> Placed | None:
+        """Return where a record stands, whether it would have been found or not; None when it is not there."""
+        ...
+
+    def others(self, views: Sequence[IndexView]) -> NDArray[np.uint64]:
+        """Return the ids of the records that it holds and none of these do, as numbers, see `keys.folded`."""
+        ...
+
+    def discard(self) -> None:
+        """Remove everything it holds; it is made anew by covering."""
+        ...
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        ...
+
+    @property
+    def resident_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,8 @@ class Remembered(Struct, frozen=True, kw_only=True):
 class Recall(Ask["Recalled"], frozen=True, kw_only=True):
     """Find what resembles `query`. `now` is the moment the question is asked at, the daemon's clock if absent.
 
-    Another `branch` than the one in use may answer, and the memory as it stood at the moment `as_of`.
+    Another `branch` than the one in use may answer, and the memory as it stood at the moment `as_of`. With `explain` the
+    answer says how it came about.
     """
 
     query: str
@@ -146,6 +147,7 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
     now: Moment | None = None
     branch: BranchName | None = None
     as_of: Moment | None = None
+    explain: bool = False
 
     def __post_init__(self) -> None:
         checked_text(self.query, "query", MAX_QUERY_BYTES)
@@ -157,18 +159,66 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
             raise InvalidMessage("top_k out of range", field="top_k", hint=f"use 1 to {MAX_TOP_K}")
 
 
+class Plan(Struct, frozen=True, kw_only=True):
+    """How an answer came about.
+
+    `terms` are the words that were looked up, with what each is worth by its rarity; `pruned` ones were too common. So many
+    `candidates` were scored. `understood_ms` went by until the query was embedded and its words were looked up, which happens
+    at the same time; `ranked_ms` until the candidates were scored.
+    """
+
+    terms: dict[str, float]
+    pruned: tuple[str, ...]
+    candidates: int
+    understood_ms: float
+    ranked_ms: float
+
+
 class Recalled(Struct, frozen=True, kw_only=True):
     """The memories that fit, best first.
 
-    `tier` names how they were found (`exact`, `codes`, `hnsw`). `partial` names what is missing: `global` when the global
-    store could not be asked in time, `size` when the last memories did not fit the answer, `history` when something that
-    was there at the moment `as_of` has been erased since.
+    `tier` names how vectors were searched (`exact`, `mapped`, `codes`, `hnsw`), `lexical` when only words were. `partial`
+    names what is missing: `vectors` when the query could not be embedded in time, `words` when some memories are not in the
+    words index yet, `global` when the global store could not be asked in time, `size` when the last memories did not fit
+    the answer, `history` when something that was there at the moment `as_of` has been erased since.
     """
 
     memories: tuple[RetrievedMemory, ...]
     tier: str
     partial: tuple[str, ...] = ()
     elapsed_ms: float = 0.0
+    plan: Plan | None = None
+
+
+class Why(Ask["Explained"], frozen=True, kw_only=True):
+    """Say where the memory `id` stands among those that `query` asks for, and why, whether it would be found or not."""
+
+    query: str
+    id: RecordId
+    filter: MemoryFilter = ANY
+    branch: BranchName | None = None
+    as_of: Moment | None = None
+
+    def __post_init__(self) -> None:
+        checked_text(self.query, "query", MAX_QUERY_BYTES)
+        checked_moment(self.as_of, "as_of")
+        ids.record_id(self.id)
+        if self.branch is not None:
+            ids.branch_name(self.branch)
+
+
+class Explained(Struct, frozen=True, kw_only=True):
+    """Where a memory stands: at this `place` among the `plan.candidates`, 1 being the best.
+
+    When it does not `pass` the filter, it would not be there at all, and this is where it would stand otherwise.
+    """
+
+    memory: RetrievedMemory
+    place: int
+    passes: bool
+    plan: Plan
+    tier: str
+    partial: tuple[str, ...] = ()
 
 
 class Forget(Ask["Forgotten"], frozen=True, kw_only=True):
@@ -642,6 +692,7 @@ REQUESTS: Final[Mapping[str, type[Ask[object]]]] = {
     "remember": Remember,
     "import": Import,
     "recall": Recall,
+    "why": Why,
     "forget": Forget,
     "export": Export,
     "create_branch": CreateBranch,
@@ -670,6 +721,7 @@ REPLIES: Final[Mapping[type[Ask[object]], type[Struct]]] = {
     Remember: Remembered,
     Import: Remembered,
     Recall: Recalled,
+    Why: Explained,
     Forget: Forgotten,
     Export: Exported,
     CreateBranch: Done,

@@ -94,6 +94,18 @@ class MemoryRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     embedding: bytes = b""
 
 
+def speaker_of(metadata: JsonObject) -> str:
+    """Return who said a memory, by its metadata; empty when nobody is named."""
+    speaker = metadata.get("speaker")
+    return speaker if isinstance(speaker, str) else ""
+
+
+def as_embedded(text: str, metadata: JsonObject) -> str:
+    """Return a text as its vector means it: a short text is told from others by who says it."""
+    speaker = speaker_of(metadata)
+    return f"{speaker}: {text}" if speaker else text
+
+
 class Attributes(Struct, frozen=True):
     """The fields of a record that are filtered by, and its id; decodes from a whole record."""
 
@@ -154,16 +166,32 @@ class MemoryFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 ANY = MemoryFilter()
 
 
+class Explanation(Struct, frozen=True, kw_only=True):
+    """Why a memory has its score.
+
+    `parts` are its summands by name, see docs/retrieval.md; `words` are the terms of the query that it holds. `by_words` and
+    `by_vector` are its places among all memories by either alone, 1 being the best; None when it is not in that list.
+    """
+
+    parts: dict[str, float]
+    words: tuple[str, ...] = ()
+    by_words: int | None = None
+    by_vector: int | None = None
+
+
 class RetrievedMemory(Struct, frozen=True, kw_only=True):
     """A memory and how well it fits.
 
-    `score` is the cosine to the query. `sona_score` is what the answer is ordered by: equal to `score` until learning
-    has something to add.
+    `score`, at most 1, is made of words, vectors and what stands around the memory; where words could not be looked up, it is
+    the cosine. `sona_score` is what the answer is ordered by: equal to `score` until learning has something to
+    add. `cosine` is that of the two texts, 0 where the query was not embedded. `explanation` is there if it was asked for.
     """
 
     record: MemoryRecord
     score: float
     sona_score: float
+    cosine: float = 0.0
+    explanation: Explanation | None = None
 
 
 class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

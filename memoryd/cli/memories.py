@@ -24,6 +24,8 @@ SOURCES: Final = click.Choice(
 
 
 _PARTIAL: Final = {
+    "vectors": "the query was not embedded in time",
+    "words": "some memories are not in the words index yet",
     "global": "the global store was not asked in time",
     "size": "the last ones did not fit",
     "history": "something that was there then has been erased since",
@@ -51,6 +53,7 @@ _PARTIAL: Final = {
     metavar="FILE",
     help="Ask this .rvf file without a daemon; it may be open elsewhere.",
 )
+@click.option("--explain", is_flag=True, help="Also show what each score is made of.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @reaches_daemon
 def recall_command(
@@ -65,6 +68,7 @@ def recall_command(
     branch: str | None,
     as_of: datetime | None,
     path: Path | None,
+    explain: bool,  # noqa: FBT001 - click
     as_json: bool,  # noqa: FBT001 - click
 ) -> None:
     """Find what was like this before, and whether it went well.
@@ -94,13 +98,20 @@ def recall_command(
     if path is not None:
         if branch is not None:
             raise click.UsageError("a branch is a file of its own: name it with --read-only")
-        _print_answer(text, _owner(path), _read(path, text, top, wanted, as_of), as_json=as_json)
+        _print_answer(text, _owner(path), _read(path, text, top, wanted, as_of, explain=explain), as_json=as_json)
         return
 
     async def work() -> tuple[Recalled, str]:
         async with connected(target) as connection:
             recalled = await connection.memory.recall(
-                text, user=target.user, top_k=top, filter=wanted, deadline=deadline_s, branch=branch, as_of=as_of
+                text,
+                user=target.user,
+                top_k=top,
+                filter=wanted,
+                deadline=deadline_s,
+                branch=branch,
+                as_of=as_of,
+                explain=explain,
             )
             return recalled, connection.user
 
@@ -239,6 +250,7 @@ def recalled_json(query: str, user: str, recalled: Recalled) -> str:
             "metadata": each.record.metadata,
             "score": each.score,
             "sona_score": each.sona_score,
+            **({"explanation": each.explanation} if each.explanation is not None else {}),
         }
         for each in recalled.memories
     ]
@@ -249,18 +261,18 @@ def recalled_json(query: str, user: str, recalled: Recalled) -> str:
         "tier": recalled.tier,
         "partial": recalled.partial,
         "elapsed_ms": recalled.elapsed_ms,
+        **({"plan": recalled.plan} if recalled.plan is not None else {}),
     }
     return msgspec.json.encode(answer).decode()
 
 
-def _read(path: Path, text: str, top: int, wanted: MemoryFilter, as_of: datetime | None) -> Recalled:
+def _read(path: Path, text: str, top: int, wanted: MemoryFilter, as_of: datetime | None, *, explain: bool) -> Recalled:
     from memoryd.config import Config
     from memoryd.embedding.onnx import OnnxEmbedder
     from memoryd.reading import recall
 
-    return recall(
-        path, text, OnnxEmbedder.open(Config().embedding.model, threads=1), top_k=top, where=wanted, as_of=as_of
-    )
+    encoder = OnnxEmbedder.open(Config().embedding.model, threads=1)
+    return recall(path, text, encoder, top_k=top, where=wanted, as_of=as_of, explain=explain)
 
 
 def _owner(path: Path) -> str:
@@ -278,12 +290,17 @@ def _print_answer(text: str, user: str, recalled: Recalled, *, as_json: bool) ->
 
 def _print_recalled(recalled: Recalled, user: str) -> None:
     from memoryd.cli.output import console, memories_table
+    from memoryd.cli.why import explanation_table, plan_line
 
     out = console()
     if recalled.memories:
         out.print(memories_table(recalled.memories, datetime.now(UTC)))
     else:
         out.print("nothing like this is remembered")
+    if recalled.plan is not None:
+        out.print()
+        out.print(explanation_table(recalled.memories))
+        out.print(plan_line(recalled.plan), style="dim")
     left_out = "".join(f" · {_PARTIAL[name]}" for name in recalled.partial)
     out.print(f"{user} · {recalled.tier} · {recalled.elapsed_ms:.1f} ms{left_out}", style="dim")
 

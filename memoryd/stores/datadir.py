@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 GLOBAL: Final = "_global"  # no user id begins with '_', so no user's folder can be in its place
 LOCK_NAME: Final = "memoryd.lock"  # no user id has a dot, so no user's folder can be in its place
 EVENTS: Final = "events.sqlite"
+WORDS: Final = "words.sqlite"  # in the folder of each user who was asked
 RESTORING: Final = "restoring.tmp"  # there while a backup is being restored, and after one that did not come to its end
 
 

@@ -88,7 +88,7 @@ class GlobalFile:
         hits = self._use.index.view().search(vector, k=k + own, where=where).hits
         copies = [(self._store.decode(hit.record), hit.score) for hit in hits]
         return [
-            RetrievedMemory(record=copy, score=score, sona_score=score)
+            RetrievedMemory(record=copy, score=score, sona_score=score, cosine=score)
             for copy, score in copies
             if _publisher(copy) != asked_by
         ][:k]

@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from memoryd.protocol.interfaces import Hit, Hits
+from memoryd.protocol.interfaces import Hit, Hits, Nearest
 from memoryd.protocol.records import ANY
 from memoryd.vectors.codes import Codes, MappedCodes
 from memoryd.vectors.exact import best_of, nearest_alive
@@ -27,6 +27,8 @@ from memoryd.vectors.table import HIDDEN, Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
+
+    from numpy.typing import NDArray
 
     from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import Contents, Swap, Vectors
@@ -225,31 +227,61 @@ class View:
             return self._table.vectors.bytes_of(self._rows)
         return self._codes.bytes_to_read + self._table.vectors.bytes_of(self._rows - self._codes.rows)
 
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def numbering(self) -> object:
+        return self._table
+
     def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:
+        return self._hits(self.nearest(vector, self.passing(where), k=k, is_filtered=where != ANY))
+
+    def passing(self, where: MemoryFilter) -> Mask:
+        return self._table.passing(where, self._rows)
+
+    def nearest(self, vector: Vectors, mask: Mask, *, k: int, is_filtered: bool) -> Nearest:
         query = np.ascontiguousarray(vector, np.float32)
         vectors = self._table.vectors
-        mask = self._table.passing(where, self._rows)
-        if self._graph is not None and where == ANY and self._is_quicker(self._graph):
+        if self._graph is not None and not is_filtered and self._is_quicker(self._graph):
             found = _by_graph(self._graph, query, vectors, mask, k)
             if found is not None:
-                return self._hits(found, "hnsw")
+                return Nearest(*found, "hnsw")
         if self._codes is not None and np.count_nonzero(mask) > max(EXACT_ROWS, _EXACT_SHARE * self._rows):
             found = _by_codes(self._codes, query, vectors, mask, k)
             if found is not None:
-                return self._hits(found, "mapped" if isinstance(self._codes, MappedCodes) else "codes")
-        return self._hits(nearest_alive(query, vectors, 0, mask, k), "exact")
+                return Nearest(*found, "mapped" if isinstance(self._codes, MappedCodes) else "codes")
+        return Nearest(*nearest_alive(query, vectors, 0, mask, k), "exact")
+
+    def cosines(self, vector: Vectors, rows: Rows) -> Scores:
+        return self._table.vectors.products(np.ascontiguousarray(vector, np.float32), rows)
+
+    def keys(self, first: int) -> NDArray[np.uint64]:
+        return self._table.keys(first, self._rows)
+
+    def find(self, record: RecordId) -> int | None:
+        rows = self._table.find((record,))
+        return int(rows[0]) if len(rows) and rows[0] < self._rows else None
+
+    def sessions(self, rows: Rows) -> NDArray[np.int64]:
+        return self._table.sessions(rows)
+
+    def records(self, rows: Rows) -> Sequence[bytes]:
+        return self._table.records(rows)
 
     def _is_quicker(self, graph: Graph) -> bool:
         """Whether a graph is quicker than the codes: they see the rows behind it too."""
         return self._codes is None or self._rows - graph.rows <= EXACT_ROWS
 
-    def _hits(self, found: tuple[Scores, Rows], path: str) -> Hits:
+    def _hits(self, found: Nearest) -> Hits:
         """Return hits with cosines; a row that was hidden since it was found is left out."""
-        scores, rows = found
+        scores, rows = found.scores, found.rows
         ascending = np.argsort(rows)
         records = dict(zip(ascending.tolist(), self._table.records(rows[ascending]), strict=True))
-        hits = (Hit(records[place], max(-1.0, min(1.0, score))) for place, score in enumerate(scores.tolist()))
-        return Hits([hit for hit in hits if hit.record != HIDDEN], path)
+        cosines = [max(-1.0, min(1.0, score)) for score in scores.tolist()]
+        hits = (Hit(records[place], cosine, cosine) for place, cosine in enumerate(cosines))
+        return Hits([hit for hit in hits if hit.record != HIDDEN], found.path)
 
 
 def _linkable(table: Table) -> int:

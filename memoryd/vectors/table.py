@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from memoryd.protocol.keys import keys_of
+from memoryd.protocol.keys import folded, keys_of
 from memoryd.protocol.records import Attributes, MemoryKind, MemorySource, microseconds
 from memoryd.vectors.blocks import Blocks
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]  # [n]
     Rows = NDArray[np.int64]  # [m], ascending
+
+_NO_ROWS: Final = np.empty(0, np.int64)
 
 HIDDEN: Final = b""  # stands in the place of a record that was discarded
 
@@ -106,6 +108,23 @@ class Table:
         sealed, in_memory = self._split(rows)
         found = [each for part, slots in sealed for each in part.ids(slots)]
         return found + [self._ids[row] for row in in_memory]
+
+    def keys(self, first: int, behind: int) -> NDArray[np.uint64]:
+        """Return the ids of the records in the rows from `first` up to `behind` as numbers, see `folded`."""
+        found = []
+        for part, start, end in self._parts():
+            lowest, highest = max(first, start), min(behind, end)
+            if lowest < highest:
+                found.append(part.keys[lowest - start : highest - start])
+        in_memory = self._ids[max(0, first - self.mapped) : max(0, behind - self.mapped)]
+        return folded(np.concatenate([*found, keys_of(in_memory)]))
+
+    def sessions(self, rows: Rows) -> NDArray[np.int64]:
+        """Return a number for the session of each of these rows, int64 [m] ascending: 0 where there is none."""
+        sealed, in_memory = self._split(rows)
+        found = [_hashes(part.sessions)[part.session[slots]] for part, slots in sealed]
+        found.append(_hashes(list(self._sessions))[self._columns["session"][in_memory]] if in_memory else _NO_ROWS)
+        return np.concatenate(found)
 
     def linked(self) -> tuple[Adjacency, Rows] | None:
         """Return the graph that the file holds, and the rows it is over; None when it holds none of use (slow)."""
@@ -227,6 +246,11 @@ def _narrow_sealed(mask: Mask, part: SealedRows, where: MemoryFilter, since: int
         mask &= part.time_us < until
     if where.session_id is not None:
         mask &= _is_among(part.session, _numbers(part.sessions, (where.session_id,)))
+
+
+def _hashes(names: Sequence[str]) -> NDArray[np.int64]:
+    """Return a number for each name, in this process the same for the same name; 0 for the empty one."""
+    return np.fromiter(map(hash, names), np.int64, len(names))
 
 
 def _numbers(names: Sequence[str], wanted: Iterable[str]) -> list[int]:

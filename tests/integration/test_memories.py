@@ -197,7 +197,7 @@ async def test_the_best_comes_first_and_no_more_than_asked_for(tmp_path: Path) -
         found = (await house.memory.recall("e message 7", user="alice", top_k=3)).memories
 
         assert found[0].record.text == "e message 7"
-        assert found[0].score == pytest.approx(1.0, abs=1e-5)
+        assert found[0].cosine == pytest.approx(1.0, abs=1e-5)
         scores = [each.score for each in found]
         assert scores == sorted(scores, reverse=True)
         assert len(found) == 3

@@ -1,0 +1,101 @@
+"""The words index of one user, kept in step with the memory. Its faults cost words, never an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from memoryd.protocol.errors import Damaged, StorageFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memoryd.actors.context import Context
+    from memoryd.actors.pools import Pools
+    from memoryd.protocol.ids import UserId
+    from memoryd.protocol.interfaces import IndexView, Words, WordsIndex
+
+log = structlog.get_logger("memoryd.memory")
+
+MANY: Final = 64  # rows that are not in the index yet; fewer are taken in when somebody asks
+WAITED_FOR: Final = 512  # rows that a recall takes in before it looks, some 20 ms
+AT_ONCE: Final = 64  # rows that are taken in beside recalls: these wait for it, some 3 ms
+
+
+class Wording:
+    """Looks words up, and takes in what is new beside recalls."""
+
+    def __init__(
+        self, user: UserId, words: WordsIndex, view: Callable[[], IndexView], pools: Pools, ctx: Context
+    ) -> None:
+        self._user = user
+        self._words = words
+        self._view = view
+        self._pools = pools
+        self._ctx = ctx
+        self._seen = view().rows  # those from here on are not in the index yet, and maybe some before
+        self._is_covering = False
+        self.rank: Final = words.rank
+        self.place: Final = words.place
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._words.resident_bytes
+
+    async def match(self, view: IndexView, query: str) -> Words | None:
+        """Look the words of a query up; None when that failed. What the index lacks of this memory is taken in soon."""
+        try:
+            found = await self._pools.search(self._words.match, view, query, WAITED_FOR)
+        except StorageFault as error:
+            await self._failed(error)
+            return None
+        if found.lacking:
+            self._cover()
+        return found
+
+    def follow(self) -> None:
+        """Take in what has been added, once it is much."""
+        if self._view().rows >= self._seen + MANY:
+            self._cover()
+
+    async def purge(self, others: Sequence[IndexView]) -> None:
+        """Begin anew if the index holds something that neither this memory nor `others`, of branches, hold any more."""
+        try:
+            erased = await self._pools.disk_in_background(self._words.others, [self._view(), *others])
+        except StorageFault as error:
+            await self._failed(error)
+            return
+        if len(erased):
+            await self.discard()
+            self._cover()
+
+    async def discard(self) -> None:
+        """Remove the index, which is made anew."""
+        self._seen = 0
+        await self._pools.disk(self._words.discard)
+
+    async def close(self) -> None:
+        await self._pools.disk(self._words.close)
+
+    def _cover(self) -> None:
+        if not self._is_covering:
+            self._is_covering = True
+            self._ctx.spawn(self._cover_all())
+
+    async def _cover_all(self) -> None:
+        try:
+            left = 1
+            while left:
+                view = self._view()
+                left = await self._pools.disk_in_background(self._words.cover, view, AT_ONCE)
+                self._seen = view.rows
+        except StorageFault as error:
+            await self._failed(error)
+        finally:
+            self._is_covering = False
+
+    async def _failed(self, error: StorageFault) -> None:
+        log.error("words_failed", user=self._user, error=f"{type(error).__name__}: {error.message}")
+        if isinstance(error, Damaged):
+            await self.discard()

@@ -1,0 +1,205 @@
+"""The words index of one user's memory, and recall by words and vectors together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from memoryd.protocol.interfaces import Hit, Hits, Nearest, Placed
+from memoryd.protocol.records import ANY, Explanation
+from memoryd.words.alignment import Alignment
+from memoryd.words.fusion import BY_VECTORS, Candidates, candidates
+from memoryd.words.lexicon import Lexicon
+from memoryd.words.matching import match, nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from memoryd.files import FileSystem
+    from memoryd.protocol.ids import RecordId
+    from memoryd.protocol.interfaces import IndexView, Vectors, Words
+    from memoryd.protocol.records import MemoryFilter, MemoryRecord
+
+LEXICAL: Final = "lexical"
+_BESIDE: Final = ("", "-wal", "-shm")  # SQLite's names of the files of a database
+_ALIGNED: Final = 4  # numberings that are remembered, those used last
+
+_ROW_BYTES: Final = 12  # the row of each document, and what is known of each row
+
+_NOTHING: Final = Nearest(np.empty(0, np.float32), np.empty(0, np.int64), LEXICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A query over a view: the rows that may answer, bool [rows], and those nearest to it."""
+
+    view: IndexView
+    words: Words
+    vector: Vectors | None
+    alive: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+    nearest: Nearest
+
+    @classmethod
+    def of(cls, view: IndexView, words: Words, vector: Vectors | None, k: int, where: MemoryFilter) -> _Asked:
+        alive = view.passing(ANY)
+        mask = alive if where == ANY else view.passing(where)
+        nearest = _NOTHING
+        if vector is not None:
+            nearest = view.nearest(vector, mask, k=max(k, BY_VECTORS), is_filtered=where != ANY)
+        return cls(view, words, vector, alive, mask, nearest)
+
+    def candidates(self, *also: int) -> Candidates:
+        return candidates(self.view, self.mask, self.alive, self.words, self.nearest, self.vector, also)
+
+    def hits(self, found: Candidates, places: NDArray[np.int64], *, explain: bool) -> list[Hit]:
+        """Return these candidates; the record is empty of those that were hidden meanwhile."""
+        ascending = np.sort(places)
+        records = dict(zip(ascending.tolist(), self.view.records(found.rows[ascending]), strict=True))
+        return [
+            Hit(
+                records[place],
+                float(found.scores[place]),
+                float(found.cosines[place]),
+                self._explained(found, place) if explain else None,
+            )
+            for place in places.tolist()
+        ]
+
+    def _explained(self, found: Candidates, place: int) -> Explanation:
+        row, words = int(found.rows[place]), self.words
+        near = np.flatnonzero(self.nearest.rows == row)
+        score = words.scores[row]
+        return Explanation(
+            parts=found.parts(place),
+            words=tuple(one.term for one in words.matched if row in one.rows),
+            by_words=1 + int(np.count_nonzero(self.mask & (words.scores > score))) if score else None,
+            by_vector=1 + int(near[0]) if len(near) else None,
+        )
+
+
+class WordsIndex:
+    """Safe to call from any thread; blocks. The file is opened, or made, when there is something to be taken in.
+
+    Without a path it is in memory only.
+    """
+
+    def __init__(self, path: Path | None, files: FileSystem, decode: Callable[[bytes], MemoryRecord]) -> None:
+        self._path = path
+        self._files = files
+        self._decode = decode
+        self._lock = Lock()
+        self._lexicon: Lexicon | None = None
+        self._alignments: list[Alignment] = []
+
+    def cover(self, view: IndexView, most: int) -> int:
+        """Take in at most `most` rows that it does not hold, the earliest first; return how many are left.
+
+        Raises StorageFault.
+        """
+        with self._lock:
+            return self._aligned(view)[1].cover(view, self._decode, most) if view.passing(ANY).any() else 0
+
+    def match(self, view: IndexView, query: str, most: int) -> Words:
+        """Look the words of `query` up, after taking in what is lacking if it is no more than `most` rows.
+
+        Raises StorageFault.
+        """
+        alive = view.passing(ANY)
+        if not alive.any():
+            return nothing(view.rows)
+        with self._lock:
+            lexicon, alignment = self._aligned(view)
+            if 0 < len(alignment.lacking(view)) <= most:
+                alignment.cover(view, self._decode, most)
+            return match(lexicon, alignment.joined, alive, query)
+
+    def rank(
+        self,
+        view: IndexView,
+        words: Words,
+        vector: Vectors | None,
+        *,
+        k: int,
+        where: MemoryFilter,
+        explain: bool = False,
+    ) -> Hits:
+        """Return the `k` best by words and by `vector`, float32 [dim], unit length; by words alone without one.
+
+        Raises Damaged.
+        """
+        asked = _Asked.of(view, words, vector, k, where)
+        found = asked.candidates()
+        best = np.argsort(-found.scores, kind="stable")[:k]
+        hits = [hit for hit in asked.hits(found, best, explain=explain) if hit.record]
+        return Hits(hits, asked.nearest.path, len(found.rows))
+
+    def place(
+        self, view: IndexView, words: Words, vector: Vectors | None, record: RecordId, *, where: MemoryFilter
+    ) -> Placed | None:
+        """Return where a record stands, whether it would have been found or not; None when it is not there.
+
+        Raises Damaged.
+        """
+        row = view.find(record)
+        if row is None:
+            return None
+        asked = _Asked.of(view, words, vector, 1, where)
+        found = asked.candidates(row)
+        own = int(np.searchsorted(found.rows, row))
+        ahead = asked.mask[found.rows] & (found.scores > found.scores[own])
+        (hit,) = asked.hits(found, np.array([own]), explain=True)
+        count = len(found.rows) - (not asked.mask[row])
+        return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(asked.mask[row]), asked.nearest.path)
+
+    def others(self, views: Sequence[IndexView]) -> NDArray[np.uint64]:
+        """Return the ids of the records that it holds and none of these do, as numbers, see `keys.folded`."""
+        held = np.concatenate([view.keys(0) for view in views])
+        with self._lock:
+            if self._lexicon is None and (self._path is None or not self._files.exists(self._path)):
+                return np.empty(0, np.uint64)
+            return np.setdiff1d(self._opened().known().keys, held)
+
+    @property
+    def resident_bytes(self) -> int:
+        with self._lock:
+            return _ROW_BYTES * sum(len(alignment.joined.rows) for alignment in self._alignments)
+
+    def discard(self) -> None:
+        """Remove everything it holds: it is made anew by covering."""
+        with self._lock:
+            self._close()
+            if self._path is not None:
+                for suffix in _BESIDE:
+                    self._files.unlink(self._path.with_name(self._path.name + suffix))
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        self._alignments.clear()
+        if self._lexicon is not None:
+            self._lexicon.close()
+            self._lexicon = None
+
+    def _opened(self) -> Lexicon:
+        if self._lexicon is None:
+            self._lexicon = Lexicon(self._path)
+        return self._lexicon
+
+    def _aligned(self, view: IndexView) -> tuple[Lexicon, Alignment]:
+        lexicon = self._opened()
+        for alignment in self._alignments:
+            if alignment.is_of(view):
+                return lexicon, alignment
+        alignment = Alignment(lexicon, view)
+        self._alignments = [*self._alignments[1 - _ALIGNED :], alignment]
+        return lexicon, alignment

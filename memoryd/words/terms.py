@@ -1,0 +1,74 @@
+"""Texts as terms: what the words index holds of them, and what it is asked for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from memoryd.protocol.records import speaker_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memoryd.protocol.records import MemoryRecord
+
+# Words that stand in every text. They are neither kept nor looked for: FTS5 knows no stop words by itself, and what they
+# add to a score is noise.
+_STOP_WORDS: Final = """
+    a about above after again against all am an and any are aren as at be because been before being below between both but
+    by can could couldn d did didn do does doesn doing don down during each few for from further had hadn has hasn have
+    haven having he her here hers herself him himself his how i if in into is isn it its itself just ll m me might more most
+    must my myself no nor not now of off on once only or other our ours ourselves out over own re s same shan she should
+    shouldn so some such t than that the their theirs them themselves then there these they this those through to too under
+    until up ve very was wasn we were weren what when where which while who whom why will with won would wouldn you your
+    yours yourself yourselves
+    """
+STOP_WORDS: Final = frozenset(_STOP_WORDS.split())
+
+# A longer one is a hash, a path or encoded data: nobody asks for it, and each would stand in the index for good.
+LONGEST_TERM: Final = 40
+
+# A memory is found by its first words; more of them make it match everything.
+MOST_TERMS: Final = 2_000
+
+SPEAKER: Final = "@"  # begins the terms that stand for who said it
+MONTHS: Final = (
+    "january february march april may june july august september october november december".split()  # noqa: SIM905
+)
+
+_WORD: Final = re.compile(r"[^\W_]+")
+
+
+def terms_of(text: str) -> list[str]:
+    """Return the distinct terms of a text in order: lower-case words that are no stop words, neither stemmed nor sorted."""
+    found = dict.fromkeys(_WORD.findall(text.casefold()))
+    terms = [term for term in found if term not in STOP_WORDS and len(term) <= LONGEST_TERM]
+    return terms[:MOST_TERMS]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What the index keeps of a memory: its terms, how many of them are words of its text, and whether it asks something."""
+
+    terms: Sequence[str]
+    length: int
+    is_question: bool
+
+
+def document_of(record: MemoryRecord) -> Document:
+    """Return a memory as it is indexed: what it says, who said it and when.
+
+    Whoever asks about a day or a person uses these words, and most texts do not.
+    """
+    speaker = speaker_of(record.metadata)
+    when = record.timestamp
+    words = terms_of(f"{speaker} {record.text}")
+    day = [str(when.day), MONTHS[when.month - 1], str(when.year)]
+    terms = dict.fromkeys([*words, *day, *spoken_by(speaker)])
+    return Document(list(terms), len(words), record.text.rstrip().endswith("?"))
+
+
+def spoken_by(name: str) -> list[str]:
+    """Return the terms that stand for a speaker of this name: no text holds them."""
+    return [f"{SPEAKER}{term}" for term in terms_of(name)]

@@ -1,0 +1,261 @@
+"""Recall by words in a running daemon: kept in step with the memory, made anew when it is in doubt, and never in the way."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memoryd.actors import wording
+from memoryd.embedding.onnx import OnnxEmbedder
+from memoryd.protocol.errors import NotFound
+from memoryd.protocol.ids import UserId
+from memoryd.protocol.records import MemoryFilter
+from memoryd.stores.datadir import WORDS
+from memoryd.words.lexicon import Lexicon
+from tests.helpers.daemon import events, running, texts, until
+from tests.integration.test_import import call
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.helpers.daemon import House
+
+ZEPPELIN = "the zeppelin was late because of the wind"
+
+
+def file(house: House, user: str = "alice") -> Path:
+    return house.root / user / WORDS
+
+
+def holds(path: Path, term: str) -> bool:
+    lexicon = Lexicon(path)
+    try:
+        return bool(len(lexicon.postings([term], 1)[0].documents))
+    finally:
+        lexicon.close()
+
+
+async def test_a_rare_word_finds_its_memory_now_and_after_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(300), user="alice", ack="committed")
+        await house.memory.remember(ZEPPELIN, user="alice")
+
+        found = await house.memory.recall("why did we wait for the zeppelin?", user="alice", top_k=3)
+        assert texts(found)[0] == ZEPPELIN
+        assert found.partial == ()
+
+    async with running(tmp_path) as house:
+        again = await house.memory.recall("why did we wait for the zeppelin?", user="alice", top_k=3)
+        assert again.memories == found.memories
+        assert again.partial == ()
+
+
+async def test_who_never_asks_has_no_words_file(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(20), user="alice", ack="committed")
+
+        assert not file(house).exists()
+        await house.memory.recall("message", user="alice")
+        assert file(house).exists()
+
+
+async def test_many_new_memories_are_taken_in_beside_recalls(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(400), user="alice", ack="committed")
+
+        await until(lambda: file(house).exists() and holds(file(house), "message"))
+
+
+async def test_an_answer_says_that_words_are_missing_until_they_are_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wording, "MANY", 1_000)
+    monkeypatch.setattr(wording, "WAITED_FOR", 10)
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(100), user="alice", ack="committed")
+
+        found = await house.memory.recall("e message 7", user="alice")
+        assert found.partial == ("words",)
+        assert len(found.memories) == 5
+        while (found := await house.memory.recall("e message 7", user="alice")).partial:
+            assert found.partial == ("words",)
+        assert texts(found)[0] == "e message 7"
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database " * 1_000])
+async def test_a_damaged_words_file_is_made_anew(tmp_path: Path, damage: bytes) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember(ZEPPELIN, user="alice")
+        await house.memory.recall("zeppelin", user="alice")
+    (tmp_path / "data" / "alice" / WORDS).write_bytes(damage)
+
+    async with running(tmp_path) as house:
+        first = await house.memory.recall("zeppelin", user="alice")
+        assert texts(first) == [ZEPPELIN]
+        assert first.partial == (("words",) if damage else ())
+        second = await house.memory.recall("zeppelin", user="alice")
+        assert (texts(second), second.partial) == ([ZEPPELIN], ())
+    assert holds(tmp_path / "data" / "alice" / WORDS, "zeppelin")
+
+
+async def test_without_a_words_file_vectors_answer_and_the_answer_says_so(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember(ZEPPELIN, user="alice")
+        file(house).mkdir()
+
+        found = await house.memory.recall(ZEPPELIN, user="alice")
+        assert (texts(found), found.partial) == ([ZEPPELIN], ("words",))
+        assert found.memories[0].score == pytest.approx(1.0, abs=1e-5)
+        file(house).rmdir()
+        assert (await house.memory.recall(ZEPPELIN, user="alice")).partial == ()
+
+
+async def test_what_is_forgotten_for_good_leaves_the_words_too(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        secret = await house.memory.remember(ZEPPELIN, user="alice")
+        await house.memory.remember("an unrelated mutex", user="alice")
+        await house.memory.recall("zeppelin", user="alice")
+        assert holds(file(house), "zeppelin")
+
+        await house.memory.forget(user="alice", ids=[secret.id], now=True)
+
+        assert ZEPPELIN not in texts(await house.memory.recall("zeppelin", user="alice"))
+        assert holds(file(house), "mutex")
+        assert not holds(file(house), "zeppelin")
+    assert b"zeppelin" not in (tmp_path / "data" / "alice" / WORDS).read_bytes()
+
+
+async def test_what_a_compaction_erases_leaves_the_words_too(tmp_path: Path) -> None:
+    async with running(tmp_path, memory={"history_s": 0.0}) as house:
+        secret = await house.memory.remember(ZEPPELIN, user="alice")
+        other = await house.memory.remember("an unrelated mutex", user="alice")
+        await house.memory.recall("zeppelin", user="alice")
+        await house.memory.forget(user="alice", ids=[secret.id])
+        assert holds(file(house), "zeppelin")
+
+        # Another one goes at once, and the file is rewritten without either.
+        await house.memory.forget(user="alice", ids=[other.id], now=True)
+
+        await house.memory.remember("a third one", user="alice")
+        await house.memory.recall("third", user="alice")
+        assert not holds(file(house), "zeppelin")
+
+
+async def test_a_branch_and_an_earlier_moment_are_asked_by_words_too(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(100), user="alice", ack="committed")
+        kept = await house.memory.remember(ZEPPELIN, user="alice")
+        await house.memory.create_branch("trial", user="alice")
+        await house.memory.switch_branch("trial", user="alice")
+        await house.memory.remember("a balloon was early", user="alice")
+        before = house.daemon._clock.now()
+        await house.memory.forget(user="alice", ids=[kept.id])
+
+        on_main = await house.memory.recall("zeppelin", user="alice", branch="main", top_k=1)
+        assert (texts(on_main), on_main.partial) == ([ZEPPELIN], ())
+        balloon = await house.memory.recall("balloon", user="alice", top_k=1)
+        assert (texts(balloon), balloon.partial) == (["a balloon was early"], ())
+        earlier = await house.memory.recall("zeppelin", user="alice", top_k=1, as_of=before)
+        assert (texts(earlier), earlier.partial) == ([ZEPPELIN], ())
+        now = await house.memory.recall("zeppelin", user="alice", top_k=1)
+        assert texts(now) != [ZEPPELIN]
+
+
+async def test_who_says_it_is_part_of_what_a_memory_means(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        spoken = await house.memory.remember("added a mutex", user="alice", metadata={"speaker": "Ann"})
+        (found,) = (await house.memory.recall("Ann: added a mutex", user="alice")).memories
+
+        assert found.record.id == spoken.id
+        assert found.cosine == pytest.approx(1.0, abs=1e-5)
+
+
+async def test_an_answer_explains_itself(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        await house.memory.publish(events(50), user="alice", ack="committed")
+        await house.memory.remember(ZEPPELIN, user="alice")
+
+        found = await house.memory.recall("the late zeppelin of 2026", user="alice", explain=True)
+
+        best = found.memories[0]
+        assert best.explanation is not None
+        assert sum(best.explanation.parts.values()) == pytest.approx(best.score, abs=1e-4)
+        assert {"late", "zeppelin"} <= set(best.explanation.words)
+        assert best.explanation.by_words == 1
+        assert found.plan is not None
+        assert found.plan.terms.keys() == {"late", "zeppelin", "2026"}
+        assert found.plan.terms["zeppelin"] > found.plan.terms["2026"]
+        assert found.plan.candidates >= 5
+        assert found.plan.understood_ms + found.plan.ranked_ms <= found.elapsed_ms
+        plain = await house.memory.recall("the late zeppelin of 2026", user="alice")
+        assert plain.plan is None
+        assert plain.memories[0].explanation is None
+
+
+async def test_it_is_told_why_a_memory_was_not_found(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        await house.memory.publish(events(200), user="alice", ack="committed")
+        lost = await house.memory.remember("a balloon", user="alice", session_id="other")
+        found = await house.memory.recall("e message 7", user="alice", top_k=100)
+        assert lost.id not in [each.record.id for each in found.memories]
+
+        told = await house.memory.why(lost.id, "e message 7", user="alice")
+        assert told.memory.record.text == "a balloon"
+        assert told.place > 100
+        assert told.passes
+        assert told.memory.explanation is not None
+        assert told.memory.explanation.words == ()
+        assert told.memory.explanation.by_words is None
+
+        first = await house.memory.why(found.memories[0].record.id, "e message 7", user="alice")
+        assert (first.place, first.memory.score) == (1, pytest.approx(found.memories[0].score))
+
+        filtered = await house.memory.why(
+            lost.id, "e message 7", user="alice", filter=MemoryFilter(session_id="nobody's")
+        )
+        assert not filtered.passes
+        assert (filtered.place, filtered.plan.candidates) == (1, 0)
+        with pytest.raises(NotFound) as refused:
+            await house.memory.why("01KJMMFJ90B0AS8CA1C55HQAZZ", "e message 7", user="alice")
+        assert refused.value.field == "id"
+
+
+async def test_the_commands_show_what_scores_are_made_of(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        await house.memory.publish(events(30), ack="committed")
+        kept = await house.memory.remember(ZEPPELIN)
+
+        shown = await call(house, "recall", "--explain", "the late zeppelin")
+        why = await call(house, "why", kept.id, "message 7")
+        as_json = json.loads((await call(house, "recall", "--explain", "--json", "zeppelin")).stdout)
+
+    assert shown.exit_code == why.exit_code == 0
+    assert "words by rarity: " in shown.stdout
+    assert "late zeppelin" in shown.stdout
+    assert "place " in why.stdout
+    assert as_json["memories"][0]["explanation"]["words"] == ["zeppelin"]
+    assert as_json["plan"]["terms"].keys() == {"zeppelin"}
+
+
+async def test_a_file_that_is_asked_directly_explains_itself_too(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True, embedder=OnnxEmbedder.open("all-MiniLM-L6-v2", threads=1)) as house:
+        await house.memory.remember(ZEPPELIN, user="alice")
+        path = house.root / "alice" / "memory.rvf"
+
+        shown = await call(house, "recall", "--explain", "--read-only", path, "zeppelin")
+
+    assert shown.exit_code == 0, shown.stderr
+    assert "words by rarity: zeppelin" in shown.stdout
+
+
+async def test_a_record_that_cannot_be_decoded_does_not_keep_others_from_being_found_by_words(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember("an unrelated mutex", user="alice")
+        await house.memory.remember(ZEPPELIN, user="alice")
+        table = house.daemon.residents.known(UserId("alice")).actor._index._table
+        table._records[0] = table._records[0].replace(b"text", b"tex?")
+
+        found = await house.memory.recall("zeppelin", user="alice", top_k=1)
+        assert (texts(found), found.partial) == ([ZEPPELIN], ())

@@ -1,0 +1,287 @@
+"""Recall by words and vectors together, over an index of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from memoryd.files import RealFiles
+from memoryd.protocol.ids import BEFORE_ALL, RecordId, new_ulid
+from memoryd.protocol.interfaces import Contents
+from memoryd.protocol.records import ANY, MemoryFilter, MemoryKind, MemoryRecord, MemorySource
+from memoryd.rvf.records import decode_record, encode_record
+from memoryd.vectors.index import VectorIndex
+from memoryd.words import matching
+from memoryd.words.fusion import WEIGHTS
+from memoryd.words.hybrid import LEXICAL, WordsIndex
+from tests.helpers.memories import units
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from memoryd.protocol.interfaces import Hit, Vectors
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DIM = 8
+ALL = 1_000
+
+
+@dataclass
+class Memory:
+    """Rows and their words; `said` appends."""
+
+    words: WordsIndex
+    index: VectorIndex = field(
+        default_factory=lambda: VectorIndex(Contents((), np.empty((0, DIM), np.float32), (), (), BEFORE_ALL))
+    )
+    records: list[MemoryRecord] = field(default_factory=list)
+
+    def said(self, *texts: str, session: str = "s", speaker: str = "", vectors: Vectors | None = None) -> None:
+        made = [
+            MemoryRecord(
+                id=RecordId(new_ulid(NOON)),
+                text=text,
+                kind=MemoryKind.EPISODE,
+                source=MemorySource.USER_INPUT,
+                timestamp=NOON + timedelta(minutes=len(self.records) + place),
+                session_id=session,
+                metadata={"speaker": speaker} if speaker else {},
+            )
+            for place, text in enumerate(texts)
+        ]
+        self.records += made
+        given = units(len(texts), DIM, seed=len(self.records)) if vectors is None else vectors
+        self.index.add([encode_record(record) for record in made], given)
+
+    def forget(self, text: str) -> None:
+        self.index.discard([record.id for record in self.records if record.text == text])
+
+    def moved(self) -> None:
+        """Let the rows stand elsewhere, without the hidden ones, as after a compaction."""
+        alive = np.flatnonzero(self.index.view().passing(ANY))
+        table = self.index._table
+        self.index.rebased(Contents((), table.vectors.take(alive), table.records(alive), (), BEFORE_ALL))()
+
+    def hits(self, query: str, vector: Vectors | None = None, k: int = 10, where: MemoryFilter = ANY) -> Sequence[Hit]:
+        view = self.index.view()
+        words = self.words.match(view, query, ALL)
+        return self.words.rank(view, words, vector, k=k, where=where, explain=True).hits
+
+    def texts(self, query: str, vector: Vectors | None = None, k: int = 10, where: MemoryFilter = ANY) -> list[str]:
+        return [decode_record(hit.record).text for hit in self.hits(query, vector, k, where)]
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Memory]:
+    words = WordsIndex(tmp_path / "words.sqlite", RealFiles(), decode_record)
+    yield Memory(words)
+    words.close()
+
+
+def parts(hit: Hit) -> dict[str, float]:
+    assert hit.explanation is not None
+    return hit.explanation.parts
+
+
+def test_a_rare_word_finds_what_no_vector_is_near_to(memory: Memory) -> None:
+    memory.said(*(f"nothing of interest {n}" for n in range(200)))
+    memory.said("the zeppelin was late")
+    memory.said(*(f"nothing of interest {n}" for n in range(200, 400)))
+
+    far = -memory.index.view()._table.vectors.take(np.array([200]))[0]
+    assert memory.texts("When was the zeppelin there?", far)[0] == "the zeppelin was late"
+
+
+def test_the_nearest_vector_is_found_without_a_common_word(memory: Memory) -> None:
+    memory.said(*(f"nothing of interest {n}" for n in range(100)), session="")
+    near = memory.index.view()._table.vectors.take(np.array([40]))[0]
+
+    assert memory.texts("entirely different", near)[0] == "nothing of interest 40"
+
+
+def test_the_summands_of_a_score_add_up_to_it(memory: Memory) -> None:
+    memory.said("is the mutex fair?", "yes, since last week", "good to know", "the mutex is slow", speaker="Ann")
+    hits = memory.hits("What did Ann say of the mutex?", units(1, DIM)[0])
+
+    for hit in hits:
+        assert sum(parts(hit).values()) == pytest.approx(hit.score, abs=1e-4)
+        assert parts(hit).keys() <= WEIGHTS.keys()
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(parts(hit)["speaker"] > 0 for hit in hits)
+
+
+def test_an_answer_is_found_beside_the_words_of_its_question(memory: Memory) -> None:
+    memory.said("nothing", "what is your favourite zeppelin?", "the red one, I think, since it flies", "nothing at all")
+    memory.said("another day", "the red one, I think, since it flies", session="other")
+
+    first, second = memory.hits("favourite zeppelin")[:2]
+    assert decode_record(first.record).session_id == decode_record(second.record).session_id == "s"
+    assert {decode_record(each.record).text for each in (first, second)} == {
+        "what is your favourite zeppelin?",
+        "the red one, I think, since it flies",
+    }
+
+
+def test_neighbours_are_those_of_the_session_even_when_others_speak_between(memory: Memory) -> None:
+    memory.said("what is your favourite zeppelin?")
+    memory.said("noise one", "noise two", session="other")
+    memory.said("the red one", session="s")
+
+    assert "words_before" in next(
+        parts(hit) for hit in memory.hits("zeppelin") if decode_record(hit.record).text == "the red one"
+    )
+
+
+def test_memories_without_a_session_have_no_neighbours(memory: Memory) -> None:
+    memory.said("what is your favourite zeppelin?", "the red one", session="")
+
+    assert memory.texts("zeppelin") == ["what is your favourite zeppelin?"]
+
+
+def test_a_neighbour_that_does_not_pass_the_filter_is_no_answer(memory: Memory) -> None:
+    memory.said("the zeppelin is red", session="a")
+    memory.said("the zeppelin is blue", "so it is", session="b")
+
+    assert memory.texts("zeppelin", where=MemoryFilter(session_id="a")) == ["the zeppelin is red"]
+    assert memory.texts("zeppelin", units(1, DIM)[0], where=MemoryFilter(session_id="a")) == ["the zeppelin is red"]
+
+
+def test_without_a_vector_words_alone_answer_and_say_so(memory: Memory) -> None:
+    memory.said("added a mutex", "no race any more", session="")
+    view = memory.index.view()
+
+    found = memory.words.rank(view, memory.words.match(view, "mutex", ALL), None, k=5, where=ANY)
+
+    assert found.path == LEXICAL
+    assert [decode_record(hit.record).text for hit in found.hits] == ["added a mutex"]
+
+
+@pytest.mark.parametrize("query", ["", "the of", "🎉", '"', "NEAR(a b)", "a*", "text: x", "x" * 100_000, "\x00"])
+def test_any_query_is_answered(memory: Memory, query: str) -> None:
+    memory.said("added a mutex", "no race any more")
+
+    assert len(memory.texts(query, units(1, DIM)[0])) == 2
+
+
+def test_an_empty_memory_opens_no_file(memory: Memory, tmp_path: Path) -> None:
+    assert memory.texts("anything", units(1, DIM)[0]) == []
+    assert memory.words.others([memory.index.view()]).tolist() == []
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_is_forgotten_is_found_by_none_of_its_words(memory: Memory) -> None:
+    memory.said("added a mutex", "the zeppelin was late")
+    assert memory.texts("zeppelin")[0] == "the zeppelin was late"
+
+    memory.forget("the zeppelin was late")
+
+    assert "the zeppelin was late" not in memory.texts("zeppelin", units(1, DIM)[0])
+
+
+def test_after_a_compaction_the_answers_are_the_same(memory: Memory) -> None:
+    memory.said(*(f"word{n % 7} other{n % 5} third{n % 3}" for n in range(300)))
+    for n in range(0, 100, 7):
+        memory.forget(f"word{n % 7} other{n % 5} third{n % 3}")
+    vector = units(1, DIM, seed=9)[0]
+    before = [(decode_record(hit.record).id, hit.score) for hit in memory.hits("word3 other2 third1", vector)]
+
+    memory.moved()
+
+    assert [(decode_record(h.record).id, h.score) for h in memory.hits("word3 other2 third1", vector)] == before
+    memory.words.discard()
+    assert [(decode_record(h.record).id, h.score) for h in memory.hits("word3 other2 third1", vector)] == before
+
+
+def test_who_opens_it_again_answers_the_same_and_takes_in_what_is_new(memory: Memory, tmp_path: Path) -> None:
+    memory.said("added a mutex", "no race any more")
+    before = memory.texts("mutex race")
+    memory.words.close()
+    memory.said("another mutex", session="late")
+
+    again = Memory(
+        WordsIndex(tmp_path / "words.sqlite", RealFiles(), decode_record), index=memory.index, records=memory.records
+    )
+
+    assert len(again.words._opened()) == 2
+    assert "another mutex" in again.texts("mutex race")
+    assert len(again.words._opened()) == 3
+    assert sorted(before) == ["added a mutex", "no race any more"]
+    again.words.close()
+
+
+def test_what_it_holds_and_no_memory_does_any_more_is_named(memory: Memory) -> None:
+    memory.said("added a mutex", "the zeppelin was late")
+    memory.texts("mutex")
+    memory.forget("the zeppelin was late")
+    assert memory.words.others([memory.index.view()]).tolist() == []  # hidden, and still there for looking back
+
+    memory.moved()
+
+    assert len(memory.words.others([memory.index.view()])) == 1
+    memory.words.discard()
+    assert memory.texts("mutex") == ["added a mutex"]
+    assert memory.words.others([memory.index.view()]).tolist() == []
+
+
+def test_a_record_that_takes_the_place_of_another_is_found_by_its_own_words_only(memory: Memory) -> None:
+    memory.said("added a mutex", session="")
+    memory.texts("mutex")
+    changed = encode_record(
+        MemoryRecord(
+            id=memory.records[0].id,
+            text="removed a zeppelin",
+            kind=MemoryKind.EPISODE,
+            source=MemorySource.USER_INPUT,
+            timestamp=NOON,
+        )
+    )
+    memory.index.add([changed], units(1, DIM))
+
+    assert memory.texts("zeppelin") == ["removed a zeppelin"]
+    assert memory.texts("mutex") == []
+    memory.moved()
+    assert memory.texts("zeppelin") == ["removed a zeppelin"]
+    assert memory.texts("mutex") == []
+
+
+def test_rows_are_taken_in_piece_by_piece(memory: Memory) -> None:
+    memory.said(*(f"word{n}" for n in range(100)), session="")
+    view = memory.index.view()
+
+    assert memory.words.cover(view, 30) == 70
+    found = memory.words.match(view, "word5 word50", 0)
+    assert found.lacking == 70
+    assert np.flatnonzero(found.scores).tolist() == [5]
+    assert memory.words.cover(view, 100) == 0
+    assert np.flatnonzero(memory.words.match(view, "word5 word50", 0).scores).tolist() == [5, 50]
+
+
+def test_in_a_large_memory_common_words_are_left_out_but_not_the_rarest(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "_LARGE", 50)
+    memory.said(*(f"common usual frequent word{n}" for n in range(100)), session="")
+    view = memory.index.view()
+    memory.words.cover(view, ALL)
+
+    rare = memory.words.match(view, "common usual word7 word8", 0)
+    assert {one.term for one in rare.matched} == {"word7", "word8"}
+    assert set(rare.pruned) == {"common", "usual"}
+    all_common = memory.words.match(view, "common usual frequent", 0)
+    assert len(all_common.matched) == 2
+    assert [len(one.rows) for one in all_common.matched] == [100, 100]
+    assert len(all_common.pruned) == 1
+
+
+def test_several_speakers_in_a_question_tell_nothing(memory: Memory) -> None:
+    memory.said("a red zeppelin", speaker="Ann")
+    memory.said("a blue zeppelin", speaker="Bob")
+    view = memory.index.view()
+
+    assert memory.words.match(view, "What did Ann say?", ALL).spoken.tolist() == [True, False]
+    assert memory.words.match(view, "What did Ann say to Bob?", ALL).spoken.tolist() == [False, False]

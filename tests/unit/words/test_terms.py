@@ -1,0 +1,69 @@
+"""What the words index keeps of a text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memoryd.protocol.ids import RecordId
+from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource
+from memoryd.words.terms import LONGEST_TERM, MOST_TERMS, STOP_WORDS, document_of, spoken_by, terms_of
+
+RECORD = MemoryRecord(
+    id=RecordId("01KJMMFJ90B0AS8CA1C55HQA09"),
+    text="I went to the support group yesterday",
+    kind=MemoryKind.EPISODE,
+    source=MemorySource.USER_INPUT,
+    timestamp=datetime(2023, 5, 8, 13, 56, tzinfo=UTC),
+    metadata={"speaker": "Caroline"},
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("The mutex was added, the MUTEX!", ["mutex", "added"]),
+        ("foo_bar.baz(1)", ["foo", "bar", "baz", "1"]),
+        ("Straße café", ["strasse", "café"]),
+        ('"NEAR(" * AND -x:y', ["near", "x", "y"]),
+        ("of the and", []),
+        ("🎉 \x00 --", []),
+        ("x" * (LONGEST_TERM + 1), []),
+    ],
+)
+def test_terms_are_the_distinct_words_that_say_something(text: str, terms: list[str]) -> None:
+    assert terms_of(text) == terms
+
+
+def test_a_long_text_is_kept_by_its_beginning() -> None:
+    assert terms_of(" ".join(f"word{n}" for n in range(3_000))) == [f"word{n}" for n in range(MOST_TERMS)]
+
+
+@given(st.text())
+def test_no_text_makes_a_term_that_means_something_to_the_index(text: str) -> None:
+    for term in terms_of(text):
+        assert term.isalnum()
+        assert term not in STOP_WORDS
+        assert len(term) <= LONGEST_TERM
+
+
+def test_a_memory_is_found_by_what_it_says_by_whom_and_by_its_day() -> None:
+    document = document_of(RECORD)
+
+    assert {"support", "group", "caroline", "8", "may", "2023", *spoken_by("Caroline")} <= set(document.terms)
+    assert document.length == len(terms_of("Caroline I went to the support group yesterday"))
+    assert not document.is_question
+
+
+def test_a_question_is_known_by_its_end() -> None:
+    assert document_of(msgspec.structs.replace(RECORD, text="How are you? \n")).is_question
+
+
+def test_who_speaks_in_another_memorys_text_has_not_spoken() -> None:
+    other = msgspec.structs.replace(RECORD, text="Caroline is away", metadata={})
+
+    assert not {*spoken_by("Caroline")} & {*document_of(other).terms}
