@@ -20,6 +20,7 @@ log = structlog.get_logger("memoryd.memory")
 
 MANY: Final = 64  # rows that are not in the index yet; fewer are taken in when somebody asks
 WAITED_FOR: Final = 512  # rows that a recall takes in before it looks, some 20 ms
+MERGED: Final = 1_000  # rows, after which the index is made quicker to look up
 AT_ONCE: Final = 64  # rows that are taken in beside recalls: these wait for it, some 3 ms
 
 
@@ -36,6 +37,7 @@ class Wording:
         self._ctx = ctx
         self._seen = view().rows  # those from here on are not in the index yet, and maybe some before
         self._is_covering = False
+        self._unmerged = 0
         self.rank: Final = words.rank
         self.place: Final = words.place
 
@@ -90,6 +92,11 @@ class Wording:
                 view = self._view()
                 left = await self._pools.disk_in_background(self._words.cover, view, AT_ONCE)
                 self._seen = view.rows
+                self._unmerged += AT_ONCE
+            if self._unmerged >= MERGED:
+                self._unmerged = 0
+                while await self._pools.disk_in_background(self._words.merge):
+                    pass
         except StorageFault as error:
             await self._failed(error)
         finally:

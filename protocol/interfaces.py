@@ -504,6 +504,10 @@ class WordsIndex(Protocol):
         """Take in at most `most` rows that it does not hold, the earliest first; return how many are left."""
         ...
 
+    def merge(self) -> bool:
+        """Do some of what makes looking words up quicker, and return whether there is more."""
+        ...
+
     def match(self, view: IndexView, query: str, most: int) -> Words:
         """Look the words of `query` up, after taking in what is lacking if it is no more than `most` rows."""
         ...

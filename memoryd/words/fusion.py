@@ -28,7 +28,7 @@ BY_VECTORS: Final = 32
 _AROUND: Final = 50  # of the best candidates, whose neighbours are candidates too
 
 # Neighbours are looked for among so many rows before and behind.
-_REACH: Final = 16
+_REACH: Final = 8
 _OFFSETS: Final = (-2, -1, 1, 2)
 _CANDIDATES_BESIDE: Final = (-1, 1, 2)  # an answer stands behind its question rather than before it
 
@@ -168,8 +168,8 @@ def _best(scores: Scores, most: int) -> Numbers:
     """Return the places of the `most` largest of those above 0, ascending; the earlier ones where several are equal."""
     places = np.flatnonzero(scores > 0)
     if len(places) > most:
-        order = np.argsort(-scores[places], kind="stable")[:most]
-        places = np.sort(places[order])
+        places = places[scores[places] >= np.partition(scores[places], -most)[-most]]
+        places = np.sort(places[np.argsort(-scores[places], kind="stable")[:most]])
     return places
 
 

@@ -106,6 +106,11 @@ class WordsIndex:
         with self._lock:
             return self._aligned(view)[1].cover(view, self._decode, most) if view.passing(ANY).any() else 0
 
+    def merge(self) -> bool:
+        """Do some of what makes looking words up quicker, and return whether there is more. Raises StorageFault."""
+        with self._lock:
+            return self._lexicon is not None and self._lexicon.merge()
+
     def match(self, view: IndexView, query: str, most: int) -> Words:
         """Look the words of `query` up, after taking in what is lacking if it is no more than `most` rows.
 

@@ -157,3 +157,17 @@ def test_after_it_was_closed_it_says_so(lexicon: Lexicon) -> None:
 
     with pytest.raises(StorageFault):
         lexicon.postings(["mutex"], 1)
+
+
+def test_merging_ends_and_changes_no_answer(lexicon: Lexicon) -> None:
+    for n in range(60):
+        lexicon.add(keys(2), documents(f"mutex word{n}", f"mutex other{n}"))
+    before = found(lexicon, "mutex", "word7", most=200)
+
+    steps = 0
+    while lexicon.merge():
+        steps += 1
+        assert steps < 1_000
+
+    assert steps
+    assert found(lexicon, "mutex", "word7", most=200) == before == [list(range(120)), [14]]
