@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from memoryd import metrics
@@ -167,10 +166,12 @@ class Recaller:
     async def _search(self, asked: _Asked, k: int, where: MemoryFilter, *, explain: bool) -> Hits:
         view, words, vector = asked.view, asked.words, asked.vector
         if words is not None:
-            search = partial(self.wording.rank, view, words, vector, k=k, where=where, explain=explain)
-        elif vector is not None:
-            search = partial(view.search, vector, k=k, where=where)
-        return search() if view.bytes_to_read <= INLINE_BYTES else await self.pools.search(search)
+            return await self.pools.search(self.wording.rank, view, words, vector, k=k, where=where, explain=explain)
+        if vector is None:
+            raise AssertionError("neither words nor a vector")  # pragma: no cover
+        if view.bytes_to_read <= INLINE_BYTES:
+            return view.search(vector, k=k, where=where)
+        return await self.pools.search(view.search, vector, k=k, where=where)
 
 
 def plan_of(words: Words | None, candidates: int, began: float, understood: float, ranked: float) -> Plan:
