@@ -168,7 +168,7 @@ class Recaller:
         if words is not None:
             return await self.pools.search(self.wording.rank, view, words, vector, k=k, where=where, explain=explain)
         if vector is None:
-            raise AssertionError("neither words nor a vector")  # pragma: no cover
+            raise Expired("neither words nor a vector in time", hint="allow more time")
         if view.bytes_to_read <= INLINE_BYTES:
             return view.search(vector, k=k, where=where)
         return await self.pools.search(view.search, vector, k=k, where=where)

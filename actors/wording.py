@@ -25,7 +25,7 @@ AT_ONCE: Final = 64  # rows that are taken in beside recalls: these wait for it,
 
 
 class Wording:
-    """Looks words up, and takes in what is new beside recalls."""
+    """Looks words up, and takes in what is new beside recalls. Who made the index closes it."""
 
     def __init__(
         self, user: UserId, words: WordsIndex, view: Callable[[], IndexView], pools: Pools, ctx: Context
@@ -40,10 +40,6 @@ class Wording:
         self._unmerged = 0
         self.rank: Final = words.rank
         self.place: Final = words.place
-
-    @property
-    def resident_bytes(self) -> int:
-        return self._words.resident_bytes
 
     async def match(self, view: IndexView, query: str) -> Words | None:
         """Look the words of a query up; None when that failed. What the index lacks of this memory is taken in soon."""
@@ -76,9 +72,6 @@ class Wording:
         """Remove the index, which is made anew."""
         self._seen = 0
         await self._pools.disk(self._words.discard)
-
-    async def close(self) -> None:
-        await self._pools.disk(self._words.close)
 
     def _cover(self) -> None:
         if not self._is_covering:

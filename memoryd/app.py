@@ -411,7 +411,7 @@ def _cause(end: Exit) -> BaseException:
 
 
 def _raise_open_files() -> None:
-    """Ask for as many open files as this process may have: every resident user holds two."""
+    """Ask for as many open files as this process may have: every resident user holds some ten."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:

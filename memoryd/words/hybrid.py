@@ -85,9 +85,9 @@ class _Asked:
 
 
 class WordsIndex:
-    """Safe to call from any thread; blocks. The file is opened, or made, when there is something to be taken in.
+    """Which rows hold a word, and recall by it. Safe to call from any thread; blocks.
 
-    Without a path it is in memory only.
+    The file is opened, or made, when there is something to be taken in; without a path everything stays in memory.
     """
 
     def __init__(self, path: Path | None, files: FileSystem, decode: Callable[[bytes], MemoryRecord]) -> None:
@@ -173,8 +173,8 @@ class WordsIndex:
 
     @property
     def resident_bytes(self) -> int:
-        with self._lock:
-            return _ROW_BYTES * sum(len(alignment.joined.rows) for alignment in self._alignments)
+        # Without the lock, since the event loop asks: the list is replaced, never changed.
+        return _ROW_BYTES * sum(len(alignment.joined.rows) for alignment in self._alignments)
 
     def discard(self) -> None:
         """Remove everything it holds: it is made anew by covering."""
@@ -190,7 +190,7 @@ class WordsIndex:
             self._close()
 
     def _close(self) -> None:
-        self._alignments.clear()
+        self._alignments = []
         if self._lexicon is not None:
             self._lexicon.close()
             self._lexicon = None
