@@ -20,7 +20,9 @@ log = structlog.get_logger("memoryd.memory")
 
 MANY: Final = 64  # rows that are not in the index yet; fewer are taken in when somebody asks
 WAITED_FOR: Final = 512  # rows that a recall takes in before it looks, some 20 ms
-MERGED: Final = 1_000  # rows, after which the index is made quicker to look up
+# The index is made quicker to look up after so many rows, and this share of all: that writes all of it anew.
+MERGED: Final = 1_000
+MERGED_SHARE: Final = 0.125
 AT_ONCE: Final = 64  # rows that are taken in beside recalls: these wait for it, some 3 ms
 
 
@@ -86,7 +88,7 @@ class Wording:
                 left = await self._pools.disk_in_background(self._words.cover, view, AT_ONCE)
                 self._seen = view.rows
                 self._unmerged += AT_ONCE
-            if self._unmerged >= MERGED:
+            if self._unmerged >= max(MERGED, MERGED_SHARE * self._seen):
                 self._unmerged = 0
                 while await self._pools.disk_in_background(self._words.merge):
                     pass

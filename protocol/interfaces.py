@@ -438,8 +438,8 @@ class IndexView(Protocol):
         """Return the cosine of each of these rows, int64 [m] ascending, with `vector`, float32 [dim]. Raises Damaged."""
         ...
 
-    def keys(self, first: int) -> NDArray[np.uint64]:
-        """Return the ids of the records in the rows from `first` on as numbers, uint64 [n], see `keys.folded`."""
+    def keys(self, first: int, behind: int) -> NDArray[np.uint64]:
+        """Return the ids of the records in the rows from `first` up to `behind` as numbers, uint64 [n], see `keys.folded`."""
         ...
 
     def sessions(self, rows: Numbers) -> Numbers:

@@ -257,8 +257,8 @@ class View:
     def cosines(self, vector: Vectors, rows: Rows) -> Scores:
         return self._table.vectors.products(np.ascontiguousarray(vector, np.float32), rows)
 
-    def keys(self, first: int) -> NDArray[np.uint64]:
-        return self._table.keys(first, self._rows)
+    def keys(self, first: int, behind: int) -> NDArray[np.uint64]:
+        return self._table.keys(first, min(behind, self._rows))
 
     def find(self, record: RecordId) -> int | None:
         rows = self._table.find((record,))

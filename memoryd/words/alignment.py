@@ -88,7 +88,7 @@ class Alignment:
 
     def _join(self, view: IndexView) -> Joined:
         """Find the row of each document by the key that both know; where several have the same, the last one counts."""
-        known, wanted = self._lexicon.known(), view.keys(0)
+        known, wanted = self._lexicon.known(), view.keys(0, view.rows)
         rows = np.full(len(known.keys), NONE, np.int32)
         documents = np.full(view.rows, NONE, np.int64)
         if len(known.keys):
@@ -112,7 +112,7 @@ class Alignment:
             return
         found = [_document(record, decode) for record in records if record]
         first = int(rows[0])
-        first_document = self._lexicon.add(view.keys(first)[rows - first], found)
+        first_document = self._lexicon.add(view.keys(first, int(rows[-1]) + 1)[rows - first], found)
         old = self.joined.up_to(max(view.rows, len(self.joined.has_document)))
         has_document, sessions = old.has_document.copy(), old.sessions.copy()
         lengths, are_questions = old.lengths.copy(), old.are_questions.copy()

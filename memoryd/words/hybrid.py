@@ -165,7 +165,7 @@ class WordsIndex:
 
     def others(self, views: Sequence[IndexView]) -> NDArray[np.uint64]:
         """Return the ids of the records that it holds and none of these do, as numbers, see `keys.folded`."""
-        held = np.concatenate([view.keys(0) for view in views])
+        held = np.concatenate([view.keys(0, view.rows) for view in views])
         with self._lock:
             if self._lexicon is None and (self._path is None or not self._files.exists(self._path)):
                 return np.empty(0, np.uint64)
