@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -48,7 +48,7 @@ from memoryd.overview import Overview, Stalls
 from memoryd.paths import default_data_dir, default_socket
 from memoryd.protocol.errors import MemorydError
 from memoryd.protocol.ids import UserId, user_id
-from memoryd.protocol.interfaces import Contents, Embedder
+from memoryd.protocol.interfaces import Contents, Embedder, Finding
 from memoryd.protocol.messages import Ask, Backup, Subscribe
 from memoryd.relay.connection import Reception
 from memoryd.relay.desk import Desk
@@ -65,6 +65,7 @@ from memoryd.vectors.codes import Codebook
 from memoryd.vectors.graph import link
 from memoryd.vectors.index import VectorIndex
 from memoryd.version import VERSION
+from memoryd.words.checking import findings as check_words
 from memoryd.words.hybrid import WordsIndex
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class Daemon:
             bus=app.ref("bus"),
             knowledge=app.ref("knowledge"),
             store=self._store,
+            check_words=self._check_words,
             backups=Backups(root, self._files, self._clock, self._events, VERSION, self._embedder.model),
             pools=self._pools,
             overview=self.overview,
@@ -263,6 +265,14 @@ class Daemon:
             limits=MemoryLimits(self._config.memory.commit_after_s, self._config.memory.commit_records),
             model=self._embedder.model,
         )
+
+    def _check_words(self, user: UserId) -> Sequence[Finding]:
+        """Return what is wrong with the words index of a user whose files are sound; it is fine if there is none."""
+        path = self._data.root / user / WORDS
+        if not self._files.exists(path):
+            return ()
+        view = self._store.look(user, self._store.current(user)).index.view()
+        return check_words(path, view, self._store.decode)
 
     def _stored_below(self, root: Path) -> RvfMemoryStore:
         return RvfMemoryStore(

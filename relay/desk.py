@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
-    from memoryd.protocol.interfaces import Backups, MemoryStore, RunningBackup
+    from memoryd.protocol.interfaces import Backups, Finding, MemoryStore, RunningBackup
     from memoryd.relay.grants import Grant
 
 log = structlog.get_logger("memoryd.desk")
@@ -77,6 +77,7 @@ class Desk:
         bus: Ref,
         knowledge: Ref,
         store: MemoryStore,
+        check_words: Callable[[UserId], Sequence[Finding]],
         backups: Backups,
         pools: Pools,
         overview: Overview,
@@ -87,6 +88,7 @@ class Desk:
         self._bus = bus
         self._knowledge = knowledge
         self._store = store
+        self._check_words = check_words
         self._backups = backups
         self._pools = pools
         self._overview = overview
@@ -222,15 +224,20 @@ class Desk:
             raise NotFound("this user has no memory", field="user", hint="name another, or remember something first")
         if repair:
             await self._repair(user, deadline)
-        findings = await self._pools.disk(self._store.verify, user)
+        findings = await self._pools.disk(self._found, user)
         if any(finding.may_pass for finding in findings):
             # The user's own agent may be at work: what is torn stays as it is, and a commit does not.
             await asyncio.sleep(_STAYS_S)
-            seen, findings = findings, await self._pools.disk(self._store.verify, user)
+            seen, findings = findings, await self._pools.disk(self._found, user)
             findings = [finding for finding in findings if not finding.may_pass or finding in seen]
         return m.Verified(
             findings=tuple(m.VerifyFinding(what=f.what, offset=f.offset, hint=f.hint, file=f.file) for f in findings),
         )
+
+    def _found(self, user: UserId) -> Sequence[Finding]:
+        """Return what is wrong with the files of a user; what is made of them is only looked at when they are sound."""
+        found = self._store.verify(user)
+        return found or self._check_words(user)
 
     async def _repair(self, user: UserId, deadline: Deadline) -> None:
         """Have the files repaired by who has them open; by ourselves when nobody can, because of what is wrong."""

@@ -110,7 +110,7 @@ class Alignment:
         rows = rows[np.fromiter(map(bool, records), bool, len(records))]  # those hidden meanwhile need no document
         if not len(rows):
             return
-        found = [_document(record, decode) for record in records if record]
+        found = [document(record, decode) for record in records if record]
         first = int(rows[0])
         first_document = self._lexicon.add(view.keys(first, int(rows[-1]) + 1)[rows - first], found)
         old = self.joined.up_to(max(view.rows, len(self.joined.has_document)))
@@ -130,7 +130,7 @@ class Alignment:
         return np.fromiter(numbers, np.int32, len(sessions))
 
 
-def _document(record: bytes, decode: Callable[[bytes], MemoryRecord]) -> Document:
+def document(record: bytes, decode: Callable[[bytes], MemoryRecord]) -> Document:
     """Return what is indexed of an encoded record: nothing, if it cannot be decoded. Who is to read it will be told."""
     try:
         return document_of(decode(record))

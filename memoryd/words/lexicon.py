@@ -153,6 +153,22 @@ class Lexicon:
         with self._safely(), _transaction(self._connection, "BEGIN"):
             return [Posting(term, self._documents(term, most + 1)) for term in terms]
 
+    def instances(self) -> Iterator[tuple[str, int]]:
+        """Yield each term, stemmed, with each document that holds it, in order. Raises Damaged or another StorageFault."""
+        with self._safely():
+            self._connection.execute(
+                "CREATE VIRTUAL TABLE IF NOT EXISTS temp.held USING fts5vocab(main, words, instance)"
+            )
+            for term, row in self._connection.execute("SELECT term, doc FROM temp.held"):
+                yield term, row - 1
+
+    def check(self) -> None:
+        """Read every page. Raises Damaged when one does not fit the others, or another StorageFault."""
+        with self._safely():
+            (verdict,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise Damaged(f"{self._name} is damaged: {verdict}", hint=_HINTS[Damaged])
+
     def merge(self) -> bool:
         """Do some of what makes looking up quicker: lists of one term that came at different times become one.
 

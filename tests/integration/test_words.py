@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -259,3 +260,69 @@ async def test_a_record_that_cannot_be_decoded_does_not_keep_others_from_being_f
 
         found = await house.memory.recall("zeppelin", user="alice", top_k=1)
         assert (texts(found), found.partial) == ([ZEPPELIN], ())
+
+
+async def test_verify_compares_the_words_with_the_memory(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(100), user="alice", ack="committed")
+        kept = await house.memory.remember(ZEPPELIN, user="alice", metadata={"speaker": "Ann"})
+        await house.memory.recall("zeppelin", user="alice")
+        await house.memory.forget(user="alice", ids=[kept.id])
+        await house.memory.remember("another mutex?", user="alice")
+        await house.memory.recall("mutex", user="alice")
+        assert list(await house.memory.verify(user="alice")) == []
+        await house.memory.create_branch("trial", user="alice")
+        await house.memory.switch_branch("trial", user="alice")
+        await house.memory.remember("on trial", user="alice")
+        await house.memory.recall("trial", user="alice")
+        assert list(await house.memory.verify(user="alice")) == []
+        await house.memory.switch_branch("main", user="alice")
+        assert list(await house.memory.verify(user="alice")) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ("INSERT INTO words (rowid, terms) VALUES (3, 'zeppelin')", "the words index does not agree with the memory"),
+        ("UPDATE words_data SET block = zeroblob(length(block)) WHERE id > 10", "does not agree"),
+        ("UPDATE batches SET keys = zeroblob(length(keys))", None),
+        ("DELETE FROM batches", None),
+        ("PRAGMA user_version=7", "words.sqlite is no words index of this version"),
+    ],
+)
+async def test_verify_names_words_that_are_wrong_and_repair_mends_them(
+    tmp_path: Path, wrong: str, what: str | None
+) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(100), user="alice", ack="committed")
+        await house.memory.recall("message", user="alice")
+    connection = sqlite3.connect(tmp_path / "data" / "alice" / WORDS)
+    connection.execute(wrong)
+    connection.commit()
+    connection.close()
+
+    async with running(tmp_path) as house:
+        found = list(await house.memory.verify(user="alice"))
+        if what is not None:
+            assert [each.file for each in found] == [WORDS]
+            assert what in found[0].what
+        assert list(await house.memory.verify(user="alice", repair=True)) == []
+        recalled = await house.memory.recall("e message 7", user="alice", top_k=1)
+        assert (texts(recalled), recalled.partial) == (["e message 7"], ())
+        assert list(await house.memory.verify(user="alice")) == []
+
+
+async def test_verify_names_pages_that_do_not_fit(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(300), user="alice", ack="committed")
+        await house.memory.recall("message", user="alice")
+    path = tmp_path / "data" / "alice" / WORDS
+    data = bytearray(path.read_bytes())
+    data[4096:8192] = bytes(4096)
+    path.write_bytes(data)
+
+    async with running(tmp_path) as house:
+        found = list(await house.memory.verify(user="alice"))
+
+        assert [each.file for each in found] == [WORDS]
+        assert "damaged" in found[0].what
