@@ -96,6 +96,7 @@ async def test_no_kind_of_request_reaches_a_user_that_is_not_granted(tmp_path: P
             "model_sha256": "",
         },
         "recall": {"query": "x"},
+        "why": {"query": "x", "id": "01ARZ3NDEKTSV4RRFFQ69G5FAV"},
         "forget": {"everything": True},
         "begin_trajectory": {"query": "x"},
         "add_step": {"id": "t", "action": "x"},
