@@ -28,7 +28,7 @@ from memoryd.protocol.interfaces import Contents
 from memoryd.protocol.records import ANY, MemoryKind, MemoryRecord, MemorySource, as_embedded
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.vectors.index import VectorIndex
-from memoryd.words.fusion import BY_VECTORS, FEATURES, WEIGHTS, candidates
+from memoryd.words.fusion import BY_VECTORS, WEIGHTS, candidates
 from memoryd.words.hybrid import WordsIndex
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Vectors
 
     Numbers = NDArray[np.float64]
+
+FEATURES: Final = tuple(WEIGHTS)
 
 _K: Final = 10
 _SESSIONS: Final = 5

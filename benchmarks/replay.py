@@ -1,7 +1,7 @@
 """How much the way from an event to a committed memory costs beside the embedding itself.
 
 The same texts on the same threads, once by the embedder alone and once as events through a daemon until the last of
-them is committed, in turn. The bound is the issue's: at least 0.9 of the embedder's own speed.
+them is committed, in turn. It should reach 0.9 of the embedder's own speed at least.
 """
 
 from __future__ import annotations

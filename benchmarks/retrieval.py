@@ -75,7 +75,7 @@ class System(Protocol):
 
 
 class Ours:
-    """The daemon through its client; `deadline` seconds, after which words alone answer."""
+    """The daemon, through its client."""
 
     name = "memoryd"
 

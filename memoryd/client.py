@@ -131,7 +131,7 @@ class Memory:
 
     async def why(
         self,
-        id: str,  # noqa: A002 - the word of the domain
+        record: str,
         query: str,
         *,
         user: str | None = None,
@@ -139,8 +139,8 @@ class Memory:
         branch: str | None = None,
         as_of: datetime | None = None,
     ) -> m.Explained:
-        """Say where a memory stands among those that `query` asks for, and why, whether it would be found or not."""
-        message = m.Why(query=query, id=RecordId(id), filter=filter, branch=_branch(branch), as_of=as_of)
+        """Say where the memory with the id `record` stands among those that `query` asks for, and why, whether it would be found or not."""
+        message = m.Why(query=query, id=RecordId(record), filter=filter, branch=_branch(branch), as_of=as_of)
         return await self._use.request(user, message, WITHIN_S)
 
     async def forget(

@@ -37,21 +37,6 @@ _LONG: Final = 40.0  # words; a memory that has more of them says no more
 
 NOWHERE: Final = -1
 
-FEATURES: Final = (
-    "words",
-    "words_before",
-    "words_after",
-    "words_two_before",
-    "words_two_after",
-    "vector",
-    "vector_before",
-    "vector_after",
-    "session",
-    "speaker",
-    "question",
-    "length",
-    "answers",
-)
 WEIGHTS: Final[Mapping[str, float]] = {
     "words": 0.212,
     "words_before": 0.016,

@@ -34,7 +34,18 @@ MOST_TERMS: Final = 2_000
 
 SPEAKER: Final = "@"  # begins the terms that stand for who said it
 MONTHS: Final = (
-    "january february march april may june july august september october november december".split()  # noqa: SIM905
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
 )
 
 _WORD: Final = re.compile(r"[^\W_]+")
