@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from memoryd.protocol.errors import Damaged, StorageFault
+from memoryd.protocol.errors import StorageFault
 from memoryd.protocol.interfaces import Finding
 from memoryd.words.alignment import NONE, Alignment, document
 from memoryd.words.lexicon import Lexicon
@@ -25,18 +25,18 @@ _AT_ONCE: Final = 1_024  # documents that are made anew together
 
 
 def findings(path: Path, view: IndexView, decode: Callable[[bytes], MemoryRecord]) -> list[Finding]:
-    """Return what is wrong with the index at `path` of the memory that `view` shows; its owner may be writing to it.
+    """Return what is wrong with the index at `path` of the memory that `view` shows; all of it may pass.
 
-    Words of what was deleted are looked over: they stay until its bytes are erased.
+    Its owner may be writing to it, or making it anew. Words of what was deleted are looked over: they stay until its bytes
+    are erased.
     """
     try:
         with closing(Lexicon(path)) as lexicon:
             lexicon.check()
-            if _agrees(lexicon, view, decode):
-                return []
+            what = "" if _agrees(lexicon, view, decode) else "the words index does not agree with the memory"
     except StorageFault as error:
-        return [Finding(error.message, 0, _HINT if isinstance(error, Damaged) else error.hint or "", path.name)]
-    return [Finding("the words index does not agree with the memory", 0, _HINT, path.name)]
+        what = error.message
+    return [Finding(what, 0, _HINT, path.name, may_pass=True)] if what else []
 
 
 def _agrees(lexicon: Lexicon, view: IndexView, decode: Callable[[bytes], MemoryRecord]) -> bool:
@@ -51,7 +51,7 @@ def _agrees(lexicon: Lexicon, view: IndexView, decode: Callable[[bytes], MemoryR
         for at in range(0, len(living), _AT_ONCE):
             part = living[at : at + _AT_ONCE]
             anew.add(np.zeros(len(part), np.uint64), part)
-        numbers = np.full(len(lexicon), NONE, np.int64)
+        numbers = np.full(len(rows), NONE, np.int64)
         numbers[documents] = np.arange(len(documents))
         return all(a == b for a, b in zip_longest(_instances(lexicon, numbers), anew.instances()))
 

@@ -197,19 +197,18 @@ class Lexicon:
     def _prepare(self) -> None:
         for setting in _SETTINGS:
             self._connection.execute(setting)
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if not tables:
-            with _transaction(self._connection) as connection:
+        # Looked at and made in one transaction: who verifies it may open it at the same moment.
+        with _transaction(self._connection) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if not tables:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={_VERSION}")
                 connection.execute(f"PRAGMA application_id={_APPLICATION}")
-        elif (version, application) != (_VERSION, _APPLICATION):
-            raise Damaged(
-                f"{self._name} is no words index of this version", hint="it is made anew from the memory file"
-            )
+            elif (version, application) != (_VERSION, _APPLICATION):
+                raise Damaged(f"{self._name} is no words index of this version", hint=_HINTS[Damaged])
 
     @contextmanager
     def _safely(self) -> Iterator[None]:
