@@ -88,9 +88,7 @@ class Recaller:
         asked = await self._asked(message, deadline)
         if asked.words is None:
             raise MemorydError("the words of this memory cannot be looked up", hint="see the log of the daemon")
-        placed = await self.pools.search(
-            self.wording.place, asked.view, asked.words, asked.vector, message.id, where=message.filter
-        )
+        placed = await self.pools.search(asked.words.place, asked.vector, message.id)
         if placed is None or not placed.hit.record:
             raise NotFound("no such memory", field="id", hint="recall it first to learn its id")
         return Explained(
@@ -114,7 +112,7 @@ class Recaller:
     async def _asked(self, message: Recall | Why, deadline: Deadline) -> _Asked:
         """Embed the query and look its words up, at the same time. One of them may be missing, but not both."""
         view, told, missing = await self._looked_at(message)
-        matching = asyncio.ensure_future(self.wording.match(view, message.query))
+        matching = asyncio.ensure_future(self.wording.match(view, message.query, message.filter))
         try:
             vector = await self._embedded(message.query, deadline)
         except Expired:
@@ -166,7 +164,7 @@ class Recaller:
     async def _search(self, asked: _Asked, k: int, where: MemoryFilter, *, explain: bool) -> Hits:
         view, words, vector = asked.view, asked.words, asked.vector
         if words is not None:
-            return await self.pools.search(self.wording.rank, view, words, vector, k=k, where=where, explain=explain)
+            return await self.pools.search(words.rank, vector, k=k, explain=explain)
         if vector is None:
             raise Expired("neither words nor a vector in time", hint="allow more time")
         if view.bytes_to_read <= INLINE_BYTES:

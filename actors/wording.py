@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memoryd.actors.pools import Pools
     from memoryd.protocol.ids import UserId
     from memoryd.protocol.interfaces import IndexView, Words, WordsIndex
+    from memoryd.protocol.records import MemoryFilter
 
 log = structlog.get_logger("memoryd.memory")
 
@@ -40,13 +41,11 @@ class Wording:
         self._seen = view().rows  # those from here on are not in the index yet, and maybe some before
         self._is_covering = False
         self._unmerged = 0
-        self.rank: Final = words.rank
-        self.place: Final = words.place
 
-    async def match(self, view: IndexView, query: str) -> Words | None:
+    async def match(self, view: IndexView, query: str, where: MemoryFilter) -> Words | None:
         """Look the words of a query up; None when that failed. What the index lacks of this memory is taken in soon."""
         try:
-            found = await self._pools.search(self._words.match, view, query, WAITED_FOR)
+            found = await self._pools.search(self._words.match, view, query, where, WAITED_FOR)
         except StorageFault as error:
             await self._failed(error)
             return None

@@ -28,7 +28,7 @@ from memoryd.protocol.interfaces import Contents
 from memoryd.protocol.records import ANY, MemoryKind, MemoryRecord, MemorySource, as_embedded
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.vectors.index import VectorIndex
-from memoryd.words.fusion import BY_VECTORS, WEIGHTS, candidates
+from memoryd.words.fusion import BY_VECTORS, WEIGHTS
 from memoryd.words.hybrid import WordsIndex
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def cases(conversation: Conversation, embedder: OnnxEmbedder, folder: Path) -> l
     found = []
     for question, vector in zip(conversation.questions, queries, strict=True):
         nearest = view.nearest(vector, alive, k=BY_VECTORS, is_filtered=False)
-        matched = words.match(view, question.text, 0)
-        of = candidates(view, alive, alive, matched, nearest, vector)
+        of = words.match(view, question.text, ANY, 0).by_words.candidates(view, nearest, vector)
         gold = [places[turn] for turn in question.turns]
         found.append(
             Case(

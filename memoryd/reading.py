@@ -62,9 +62,9 @@ def recall(
         trajectories = Trajectories(contents.trajectories)
         try:
             words.cover(view, view.rows)
-            matched, vector = words.match(view, query, 0), embedder.embed([query]).vectors[0]
+            matched, vector = words.match(view, query, where, 0), embedder.embed([query]).vectors[0]
             understood = time.perf_counter()
-            hits = words.rank(view, matched, vector, k=top_k, where=where, explain=explain)
+            hits = matched.rank(vector, k=top_k, explain=explain)
             plan = plan_of(matched, hits.candidates, began, understood, time.perf_counter()) if explain else None
             records = [trajectories.with_outcome(decode_record(hit.record)) for hit in hits.hits]
         except UNREADABLE as error:

@@ -473,25 +473,34 @@ class Matched:
     idf: float
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What the words of a query say about each row.
+class Words(Protocol):
+    """A query whose words were looked up in a memory; what is near to its vector is added to make an answer.
 
-    `scores` float32 [rows]; `most` is what a row of usual length would have that holds all terms; `spoken`, bool [rows],
-    marks what was said by the one speaker whom the query names. `pruned` terms were too common to be looked at; `lacking`
-    rows stand in no words index yet. What the index knows of each row comes along: the number of its session, int32 [rows],
-    0 without one; whether it asks something, bool [rows]; its length in words, uint16 [rows].
+    `pruned` terms were too common to be looked at; `lacking` rows stand in no words index yet.
     """
 
-    scores: Vectors
-    most: float
-    matched: Sequence[Matched]
-    pruned: Sequence[str]
-    spoken: NDArray[np.bool_]
-    sessions: NDArray[np.int32]
-    are_questions: NDArray[np.bool_]
-    lengths: NDArray[np.uint16]
-    lacking: int
+    @property
+    def matched(self) -> Sequence[Matched]: ...
+
+    @property
+    def pruned(self) -> Sequence[str]: ...
+
+    @property
+    def lacking(self) -> int: ...
+
+    def rank(self, vector: Vectors | None, *, k: int, explain: bool = False) -> Hits:
+        """Return the `k` best by words and by `vector`, float32 [dim], unit length; by words alone without one.
+
+        Raises Damaged.
+        """
+        ...
+
+    def place(self, vector: Vectors | None, record: RecordId) -> Placed | None:
+        """Return where a record stands, whether it would have been found or not; None when it is not there.
+
+        Raises Damaged.
+        """
+        ...
 
 
 class WordsIndex(Protocol):
@@ -508,27 +517,11 @@ class WordsIndex(Protocol):
         """Do some of what makes looking words up quicker, and return whether there is more."""
         ...
 
-    def match(self, view: IndexView, query: str, most: int) -> Words:
-        """Look the words of `query` up, after taking in what is lacking if it is no more than `most` rows."""
-        ...
+    def match(self, view: IndexView, query: str, where: MemoryFilter, most: int) -> Words:
+        """Look the words of `query` up, for an answer from what passes `where`.
 
-    def rank(
-        self,
-        view: IndexView,
-        words: Words,
-        vector: Vectors | None,
-        *,
-        k: int,
-        where: MemoryFilter,
-        explain: bool = False,
-    ) -> Hits:
-        """Return the `k` best by words and by `vector`, float32 [dim], unit length; by words alone without one."""
-        ...
-
-    def place(
-        self, view: IndexView, words: Words, vector: Vectors | None, record: RecordId, *, where: MemoryFilter
-    ) -> Placed | None:
-        """Return where a record stands, whether it would have been found or not; None when it is not there."""
+        What the index lacks of this memory is taken in first if it is no more than `most` rows.
+        """
         ...
 
     def others(self, views: Sequence[IndexView]) -> NDArray[np.uint64]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from memoryd.protocol.errors import Damaged
 from memoryd.protocol.records import ANY
+from memoryd.words.neighbours import Neighbours, neighbours
 from memoryd.words.terms import Document, document_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ class Joined:
     lengths: NDArray[np.uint16]
     are_questions: NDArray[np.bool_]
 
+    @classmethod
+    def of_nothing(cls, rows: int) -> Joined:
+        """Return what is known of so many rows without a document."""
+        nowhere = np.zeros(rows, bool)
+        return cls(np.empty(0, np.int32), nowhere, np.zeros(rows, np.int32), np.zeros(rows, np.uint16), nowhere)
+
     def up_to(self, rows: int) -> Joined:
         """Return the same for the first `rows` rows, of which the last may be unknown yet."""
         known = len(self.has_document)
@@ -63,6 +70,7 @@ class Alignment:
         self._sessions = {0: 0}  # their numbers by those of the view
         self._covered = 0  # rows before this one have documents, or need none
         self.joined = self._join(view)
+        self._linked: tuple[Joined, int, Neighbours] | None = None  # for so many living rows
 
     def is_of(self, view: IndexView) -> bool:
         return self._numbering() is view.numbering
@@ -78,6 +86,14 @@ class Alignment:
         left = missing[most:]
         self._covered = int(left[0]) if len(left) else max(self._covered, view.rows)
         return len(left)
+
+    def neighbours(self, joined: Joined, alive: NDArray[np.bool_]) -> Neighbours:
+        """Return who stands beside whom among the rows that `alive`, bool [rows], marks; `joined` is of as many rows."""
+        # Within one numbering rows only come and die, so that as many living ones among as many rows are the same.
+        live = int(np.count_nonzero(alive))
+        if self._linked is None or self._linked[0] is not joined or self._linked[1] != live:
+            self._linked = (joined, live, neighbours(joined.sessions, alive))
+        return self._linked[2]
 
     def lacking(self, view: IndexView) -> Numbers:
         """Return the rows that live and have no document yet, int64 [n] ascending."""

@@ -4,6 +4,8 @@ Candidates are the best by words, the best by vectors, and the neighbours of bot
 stands beside the words of its question. Each has a handful of numbers, scaled to the best of this query, and the score is
 their weighted sum, 1 at most. The weights are those under which the evidence of many questions is most likely;
 `benchmarks.fusion` fits them.
+
+What words say is made ready while the query is embedded, so that little is left to do when its vector comes.
 """
 
 from __future__ import annotations
@@ -12,30 +14,30 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from memoryd.words.neighbours import NOWHERE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from memoryd.protocol.interfaces import IndexView, Nearest, Numbers, Vectors, Words
+    from memoryd.protocol.interfaces import IndexView, Nearest, Numbers, Vectors
+    from memoryd.words.alignment import Joined
+    from memoryd.words.matching import Match
+    from memoryd.words.neighbours import Neighbours
 
     Scores = NDArray[np.float32]  # [m]
     Mask = NDArray[np.bool_]  # [rows]
-    Sessions = NDArray[np.int32]  # [rows]
+    Rows = NDArray[np.integer]  # [m]
 
 BY_WORDS: Final = 100  # candidates of each list
 BY_VECTORS: Final = 32
-_AROUND: Final = 50  # of the best candidates, whose neighbours are candidates too
-
-# Neighbours are looked for among so many rows before and behind.
-_REACH: Final = 8
-_OFFSETS: Final = (-2, -1, 1, 2)
-_CANDIDATES_BESIDE: Final = (-1, 1, 2)  # an answer stands behind its question rather than before it
+_AROUND: Final = 50  # of the best by words, whose neighbours are candidates too
 
 _SESSION_BEST: Final = 3  # of a session, whose mean says how much the session is about the query
-_LONG: Final = 40.0  # words; a memory that has more of them says no more
 
-NOWHERE: Final = -1
+_LONG: Final = 40  # words; a memory that has more of them says no more
+_SAID: Final = np.log1p(np.arange(_LONG + 1)).astype(np.float32) / np.float32(4)  # by a memory of so many words
 
 WEIGHTS: Final[Mapping[str, float]] = {
     "words": 0.212,
@@ -54,6 +56,68 @@ WEIGHTS: Final[Mapping[str, float]] = {
 }
 
 
+class ByWords:
+    """What the words of a query say of every row, for an answer from the rows that `mask`, bool [rows], marks."""
+
+    def __init__(self, match: Match, joined: Joined, neighbours: Neighbours, mask: Mask) -> None:
+        self._match = match
+        self._joined = joined
+        self._neighbours = neighbours
+        self._mask = np.append(mask, False)  # NOWHERE, the last place, is no answer
+        best = _best(np.where(mask, match.scores, 0), BY_WORDS)
+        highest = float(match.scores[best].max(initial=0))
+        scale = max(highest, match.most / 2) or 1.0
+        self._coverage = np.float32(highest / scale)
+        self._words = np.append(match.scores / np.float32(scale), np.float32(0))
+        first = best[np.argsort(-match.scores[best], kind="stable")[:_AROUND]]
+        self._rows = _distinct(np.concatenate([best, self._beside(first)]))
+
+    def candidates(
+        self, view: IndexView, nearest: Nearest, vector: Vectors | None, also: Sequence[int] = ()
+    ) -> Candidates:
+        """Return what may answer; without a `vector`, float32 [dim], which `nearest` is near to, words alone count.
+
+        The rows `also` are looked at in any case. Raises Damaged.
+        """
+        near = nearest.rows
+        rows = _distinct(np.concatenate([self._rows, near, self._beside(near), np.array(also, np.int64)]))
+        cosines = np.zeros(len(self._words), np.float32)
+        scaled = np.zeros(len(self._words), np.float32)
+        before, after = self._neighbours.before[rows], self._neighbours.after[rows]
+        if vector is not None:
+            known = _distinct(np.concatenate([rows, before, after]))
+            cosines[known] = view.cosines(vector, known)
+            scaled[known] = _scaled(cosines[known], nearest.scores)
+        return Candidates(rows, cosines[rows], self._features(rows, before, after, scaled))
+
+    def _features(self, rows: Numbers, before: Rows, after: Rows, vectors: Scores) -> dict[str, Scores]:
+        """Return the features of these rows, between whose neighbours they stand; `vectors` float32 [rows + 1]."""
+        words, around, joined = self._words, self._neighbours, self._joined
+        own_words, words_before, own_vector = words[rows], words[before], vectors[rows]
+        return {
+            "words": own_words,
+            "words_before": words_before,
+            "words_after": words[after],
+            "words_two_before": words[around.before[before]],
+            "words_two_after": words[around.after[after]],
+            "vector": own_vector,
+            "vector_before": np.maximum(vectors[before], 0),
+            "vector_after": np.maximum(vectors[after], 0),
+            "session": _lift(joined.sessions[rows], own_words + own_vector / np.float32(2)),
+            "speaker": self._match.spoken[rows].astype(np.float32),
+            "question": joined.are_questions[rows].astype(np.float32),
+            "length": _SAID[np.minimum(joined.lengths[rows], _LONG)] * self._coverage,
+            "answers": words_before * joined.are_questions[before],
+        }
+
+    def _beside(self, rows: Numbers) -> Rows:
+        """Return the neighbours of these rows that may answer: an answer stands behind its question rather than before it."""
+        after = self._neighbours.after[rows]
+        beside: Rows = np.concatenate([self._neighbours.before[rows], after, self._neighbours.after[after]])
+        may_answer: Rows = beside[self._mask[beside]]
+        return may_answer
+
+
 class Candidates:
     """Rows that may answer, int64 [m] ascending, their cosines, float32 [m], and their features, float32 [m] by name."""
 
@@ -63,7 +127,7 @@ class Candidates:
         self.features = features
         self.scores = np.zeros(len(rows), np.float32)
         for name, values in features.items():
-            self.scores += WEIGHTS[name] * values
+            self.scores += np.float32(WEIGHTS[name]) * values
 
     def parts(self, place: int) -> dict[str, float]:
         """Return the summands of one candidate that are not 0."""
@@ -74,79 +138,12 @@ class Candidates:
         }
 
 
-def candidates(
-    view: IndexView,
-    mask: Mask,
-    alive: Mask,
-    words: Words,
-    nearest: Nearest,
-    vector: Vectors | None,
-    also: Sequence[int] = (),
-) -> Candidates:
-    """Return what may answer among the rows that `mask` marks, bool [rows]; what stands around them must be `alive`.
-
-    `vector` is what `nearest` is near to; without one, words alone count. The rows `also` are looked at in any case. Raises
-    Damaged.
-    """
-    by_words = _best(np.where(mask, words.scores, 0), BY_WORDS)
-    best_words = max(float(words.scores[by_words].max(initial=0)), words.most / 2) or 1.0
-    coverage = float(words.scores[by_words].max(initial=0)) / best_words
-    rows = _with_neighbours(words, mask, alive, by_words, best_words, nearest)
-    rows = _distinct(np.concatenate([rows, np.array(also, np.int64)]))
-    if not len(rows):
-        return Candidates(rows, np.empty(0, np.float32), {})
-    around = _around(words.sessions, alive, rows)
-    known = _distinct(np.concatenate([rows, around[-1], around[1]]))
-    cosines = np.zeros(len(known), np.float32) if vector is None else view.cosines(vector, known)
-    vectors = _scaled(cosines, nearest.scores)
-
-    def words_of(places: Numbers) -> Scores:
-        return np.where(places == NOWHERE, 0, words.scores[places] / best_words).astype(np.float32)
-
-    def vectors_of(places: Numbers) -> Scores:
-        found = vectors[np.searchsorted(known, np.where(places == NOWHERE, known[0], places))]
-        return np.where(places == NOWHERE, 0, np.maximum(found, 0)).astype(np.float32)
-
-    places = np.searchsorted(known, rows)
-    own_words, own_vector, before = words_of(rows), vectors[places], around[-1]
-    follows_question = (before != NOWHERE) & words.are_questions[before]
-    features = {
-        "words": own_words,
-        "words_before": words_of(before),
-        "words_after": words_of(around[1]),
-        "words_two_before": words_of(around[-2]),
-        "words_two_after": words_of(around[2]),
-        "vector": own_vector,
-        "vector_before": vectors_of(before),
-        "vector_after": vectors_of(around[1]),
-        "session": _lift(words.sessions[rows], own_words + own_vector / np.float32(2)),
-        "speaker": words.spoken[rows].astype(np.float32),
-        "question": words.are_questions[rows].astype(np.float32),
-        "length": np.log1p(np.minimum(words.lengths[rows], _LONG)) / np.float32(4) * np.float32(coverage),
-        "answers": words_of(before) * follows_question,
-    }
-    return Candidates(rows, cosines[places], features)
-
-
-def _with_neighbours(
-    words: Words, mask: Mask, alive: Mask, by_words: Numbers, best_words: float, nearest: Nearest
-) -> Numbers:
-    """Return the rows of both lists and those beside the best of them, int64 [m] ascending."""
-    rows = _distinct(np.concatenate([by_words, nearest.rows]))
-    rough = words.scores[rows] / best_words
-    rough[np.searchsorted(rows, nearest.rows)] += _scaled(nearest.scores, nearest.scores) / 2
-    first = rows[np.sort(np.argsort(-rough, kind="stable")[:_AROUND])]
-    around = _around(words.sessions, alive, first)
-    beside = _distinct(np.concatenate([around[offset] for offset in _CANDIDATES_BESIDE]))
-    return _distinct(np.concatenate([rows, beside[mask[beside]]]))
-
-
-def _distinct(rows: Numbers) -> Numbers:
+def _distinct(rows: Rows) -> Numbers:
     """Return `rows` ascending, each once, without NOWHERE."""
     rows = np.sort(rows[rows != NOWHERE])
     is_new = np.ones(len(rows), bool)
     is_new[1:] = rows[1:] != rows[:-1]
-    return rows[is_new]
+    return rows[is_new].astype(np.int64, copy=False)
 
 
 def _best(scores: Scores, most: int) -> Numbers:
@@ -167,25 +164,7 @@ def _scaled(cosines: Scores, listed: Scores) -> Scores:
     return scaled
 
 
-def _around(sessions: Sessions, alive: Mask, rows: Numbers) -> dict[int, Numbers]:
-    """Return for each row, int64 [m], its neighbours in its session by their distance; NOWHERE without one."""
-    window = rows[:, None] + np.arange(-_REACH, _REACH + 1)
-    is_there = (window >= 0) & (window < len(alive))
-    window = np.where(is_there, window, 0)
-    own = sessions[rows][:, None]
-    is_same = is_there & alive[window] & (sessions[window] == own) & (own != 0)
-    ahead = np.cumsum(is_same[:, _REACH - 1 :: -1], axis=1, dtype=np.int8)
-    behind = np.cumsum(is_same[:, _REACH + 1 :], axis=1, dtype=np.int8)
-    found = {}
-    for offset in _OFFSETS:
-        counted = ahead if offset < 0 else behind
-        steps = 1 + np.argmax(counted >= abs(offset), axis=1)
-        places = rows + (steps if offset > 0 else -steps)
-        found[offset] = np.where(counted[:, -1] >= abs(offset), places, NOWHERE)
-    return found
-
-
-def _lift(sessions: Sessions, rough: Scores) -> Scores:
+def _lift(sessions: Rows, rough: Scores) -> Scores:
     """Return how much the session of each row is about the query: the mean of its best rows, over the best session's."""
     order = np.lexsort((-rough, sessions))
     is_first = np.ones(len(order), bool)
@@ -197,4 +176,4 @@ def _lift(sessions: Sessions, rough: Scores) -> Scores:
     lifts = np.empty(len(order), np.float32)
     lifts[order] = of_group[group]
     lifts[sessions == 0] = 0
-    return lifts / max(float(lifts.max(initial=0)), 1e-6)
+    return lifts / np.float32(max(float(lifts.max(initial=0)), 1e-6))

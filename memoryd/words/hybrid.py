@@ -11,10 +11,11 @@ import numpy as np
 
 from memoryd.protocol.interfaces import Hit, Hits, Nearest, Placed
 from memoryd.protocol.records import ANY, Explanation
-from memoryd.words.alignment import Alignment
-from memoryd.words.fusion import BY_VECTORS, Candidates, candidates
+from memoryd.words.alignment import Alignment, Joined
+from memoryd.words.fusion import BY_VECTORS, ByWords
 from memoryd.words.lexicon import Lexicon
 from memoryd.words.matching import match, nothing
+from memoryd.words.neighbours import neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
     from memoryd.files import FileSystem
     from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.interfaces import IndexView, Vectors, Words
+    from memoryd.protocol.interfaces import IndexView, Matched, Vectors
     from memoryd.protocol.records import MemoryFilter, MemoryRecord
+    from memoryd.words.fusion import Candidates
+    from memoryd.words.matching import Match
+    from memoryd.words.neighbours import Neighbours
 
 LEXICAL: Final = "lexical"
 _BESIDE: Final = ("", "-wal", "-shm")  # SQLite's names of the files of a database
@@ -36,29 +40,49 @@ _NOTHING: Final = Nearest(np.empty(0, np.float32), np.empty(0, np.int64), LEXICA
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A query over a view: the rows that may answer, bool [rows], and those nearest to it."""
+class Question:
+    """A query whose words were looked up in a view, for an answer from the rows that `mask`, bool [rows], marks."""
 
     view: IndexView
-    words: Words
-    vector: Vectors | None
-    alive: NDArray[np.bool_]
+    match: Match
+    by_words: ByWords
     mask: NDArray[np.bool_]
-    nearest: Nearest
+    is_filtered: bool
+    lacking: int
 
-    @classmethod
-    def of(cls, view: IndexView, words: Words, vector: Vectors | None, k: int, where: MemoryFilter) -> _Asked:
-        alive = view.passing(ANY)
-        mask = alive if where == ANY else view.passing(where)
-        nearest = _NOTHING
-        if vector is not None:
-            nearest = view.nearest(vector, mask, k=max(k, BY_VECTORS), is_filtered=where != ANY)
-        return cls(view, words, vector, alive, mask, nearest)
+    @property
+    def matched(self) -> Sequence[Matched]:
+        return self.match.matched
 
-    def candidates(self, *also: int) -> Candidates:
-        return candidates(self.view, self.mask, self.alive, self.words, self.nearest, self.vector, also)
+    @property
+    def pruned(self) -> Sequence[str]:
+        return self.match.pruned
 
-    def hits(self, found: Candidates, places: NDArray[np.int64], *, explain: bool) -> list[Hit]:
+    def rank(self, vector: Vectors | None, *, k: int, explain: bool = False) -> Hits:
+        nearest = self._nearest(vector, k)
+        found = self.by_words.candidates(self.view, nearest, vector)
+        best = np.argsort(-found.scores, kind="stable")[:k]
+        hits = [hit for hit in self._hits(found, best, nearest, explain=explain) if hit.record]
+        return Hits(hits, nearest.path, len(found.rows))
+
+    def place(self, vector: Vectors | None, record: RecordId) -> Placed | None:
+        row = self.view.find(record)
+        if row is None:
+            return None
+        nearest = self._nearest(vector, 1)
+        found = self.by_words.candidates(self.view, nearest, vector, (row,))
+        own = int(np.searchsorted(found.rows, row))
+        ahead = self.mask[found.rows] & (found.scores > found.scores[own])
+        (hit,) = self._hits(found, np.array([own]), nearest, explain=True)
+        count = len(found.rows) - (not self.mask[row])
+        return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(self.mask[row]), nearest.path)
+
+    def _nearest(self, vector: Vectors | None, k: int) -> Nearest:
+        if vector is None:
+            return _NOTHING
+        return self.view.nearest(vector, self.mask, k=max(k, BY_VECTORS), is_filtered=self.is_filtered)
+
+    def _hits(self, found: Candidates, places: NDArray[np.int64], nearest: Nearest, *, explain: bool) -> list[Hit]:
         """Return these candidates; the record is empty of those that were hidden meanwhile."""
         ascending = np.sort(places)
         records = dict(zip(ascending.tolist(), self.view.records(found.rows[ascending]), strict=True))
@@ -67,19 +91,19 @@ class _Asked:
                 records[place],
                 float(found.scores[place]),
                 float(found.cosines[place]),
-                self._explained(found, place) if explain else None,
+                self._explained(found, place, nearest) if explain else None,
             )
             for place in places.tolist()
         ]
 
-    def _explained(self, found: Candidates, place: int) -> Explanation:
-        row, words = int(found.rows[place]), self.words
-        near = np.flatnonzero(self.nearest.rows == row)
-        score = words.scores[row]
+    def _explained(self, found: Candidates, place: int, nearest: Nearest) -> Explanation:
+        row, scores = int(found.rows[place]), self.match.scores
+        near = np.flatnonzero(nearest.rows == row)
+        score = scores[row]
         return Explanation(
             parts=found.parts(place),
-            words=tuple(one.term for one in words.matched if row in one.rows),
-            by_words=1 + int(np.count_nonzero(self.mask & (words.scores > score))) if score else None,
+            words=tuple(one.term for one in self.matched if row in one.rows),
+            by_words=1 + int(np.count_nonzero(self.mask & (scores > score))) if score else None,
             by_vector=1 + int(near[0]) if len(near) else None,
         )
 
@@ -111,57 +135,29 @@ class WordsIndex:
         with self._lock:
             return self._lexicon is not None and self._lexicon.merge()
 
-    def match(self, view: IndexView, query: str, most: int) -> Words:
-        """Look the words of `query` up, after taking in what is lacking if it is no more than `most` rows.
+    def match(self, view: IndexView, query: str, where: MemoryFilter, most: int) -> Question:
+        """Look the words of `query` up, for an answer from what passes `where`.
 
-        Raises StorageFault.
+        What the index lacks of this view is taken in first if it is no more than `most` rows. Raises StorageFault.
         """
         alive = view.passing(ANY)
-        if not alive.any():
-            return nothing(view.rows)
+        mask = alive if where == ANY else view.passing(where)
         with self._lock:
-            lexicon, alignment = self._aligned(view)
-            if 0 < len(alignment.lacking(view)) <= most:
-                alignment.cover(view, self._decode, most)
-            return match(lexicon, alignment.joined, alive, query)
+            match, joined, beside = self._looked_up(view, query, alive, most)
+        lacking = int(np.count_nonzero(alive & ~joined.has_document))
+        return Question(view, match, ByWords(match, joined, beside, mask), mask, where != ANY, lacking)
 
-    def rank(
-        self,
-        view: IndexView,
-        words: Words,
-        vector: Vectors | None,
-        *,
-        k: int,
-        where: MemoryFilter,
-        explain: bool = False,
-    ) -> Hits:
-        """Return the `k` best by words and by `vector`, float32 [dim], unit length; by words alone without one.
-
-        Raises Damaged.
-        """
-        asked = _Asked.of(view, words, vector, k, where)
-        found = asked.candidates()
-        best = np.argsort(-found.scores, kind="stable")[:k]
-        hits = [hit for hit in asked.hits(found, best, explain=explain) if hit.record]
-        return Hits(hits, asked.nearest.path, len(found.rows))
-
-    def place(
-        self, view: IndexView, words: Words, vector: Vectors | None, record: RecordId, *, where: MemoryFilter
-    ) -> Placed | None:
-        """Return where a record stands, whether it would have been found or not; None when it is not there.
-
-        Raises Damaged.
-        """
-        row = view.find(record)
-        if row is None:
-            return None
-        asked = _Asked.of(view, words, vector, 1, where)
-        found = asked.candidates(row)
-        own = int(np.searchsorted(found.rows, row))
-        ahead = asked.mask[found.rows] & (found.scores > found.scores[own])
-        (hit,) = asked.hits(found, np.array([own]), explain=True)
-        count = len(found.rows) - (not asked.mask[row])
-        return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(asked.mask[row]), asked.nearest.path)
+    def _looked_up(
+        self, view: IndexView, query: str, alive: NDArray[np.bool_], most: int
+    ) -> tuple[Match, Joined, Neighbours]:
+        if not alive.any():  # no file is opened for nothing
+            joined = Joined.of_nothing(view.rows)
+            return nothing(view.rows), joined, neighbours(joined.sessions, alive)
+        lexicon, alignment = self._aligned(view)
+        if 0 < len(alignment.lacking(view)) <= most:
+            alignment.cover(view, self._decode, most)
+        joined = alignment.joined.up_to(view.rows)
+        return match(lexicon, joined, alive, query), joined, alignment.neighbours(joined, alive)
 
     def others(self, views: Sequence[IndexView]) -> NDArray[np.uint64]:
         """Return the ids of the records that it holds and none of these do, as numbers, see `keys.folded`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from memoryd.protocol.interfaces import Matched, Words
+from memoryd.protocol.interfaces import Matched
 from memoryd.words.alignment import NONE
 from memoryd.words.terms import SPEAKER, terms_of
 
@@ -36,10 +37,28 @@ _KEPT: Final = 2  # of the rarest words, however common they are
 _MOST_TERMS: Final = 64
 
 
-def match(lexicon: Lexicon, joined: Joined, alive: Mask, query: str) -> Words:
-    """Look the words of a query up; rows that are not `alive`, bool [rows], count for nothing. Raises StorageFault."""
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What the words of a query say about each row.
+
+    `scores` float32 [rows]; `most` is what a row of usual length would have that holds all terms; `spoken`, bool [rows],
+    marks what was said by the one speaker whom the query names. `pruned` terms were too common to be looked at.
+    """
+
+    scores: Scores
+    most: float
+    matched: Sequence[Matched]
+    pruned: Sequence[str]
+    spoken: Mask
+
+
+def match(lexicon: Lexicon, joined: Joined, alive: Mask, query: str) -> Match:
+    """Look the words of a query up; rows that are not `alive`, bool [rows], count for nothing. Raises StorageFault.
+
+    `joined` is of as many rows.
+    """
     terms = terms_of(query)[:_MOST_TERMS]
-    joined, live = joined.up_to(len(alive)), max(1, int(np.count_nonzero(alive)))
+    live = max(1, int(np.count_nonzero(alive)))
     most = len(lexicon) if live < _LARGE else int(_COMMON * live)
     found = lexicon.postings(terms, most)
     common = [posting for posting in found if len(posting.documents) > most]
@@ -50,32 +69,12 @@ def match(lexicon: Lexicon, joined: Joined, alive: Mask, query: str) -> Words:
     scores, usual = np.zeros(len(alive), np.float32), _usual(joined.lengths, alive)
     for one in matched:
         scores[one.rows] += one.idf * (_K1 + 1) / (1 + _K1 * (1 - _B + _B * joined.lengths[one.rows] / usual))
-    return Words(
+    return Match(
         scores=scores,
         most=sum(one.idf for one in matched),
         matched=matched,
         pruned=[posting.term for posting in common[len(kept) :]],
         spoken=_spoken(lexicon, joined, alive, terms),
-        sessions=joined.sessions,
-        are_questions=joined.are_questions,
-        lengths=joined.lengths,
-        lacking=int(np.count_nonzero(alive & ~joined.has_document)),
-    )
-
-
-def nothing(rows: int) -> Words:
-    """Return what is said of so many rows of which none lives."""
-    nowhere = np.zeros(rows, bool)
-    return Words(
-        scores=np.zeros(rows, np.float32),
-        most=0.0,
-        matched=(),
-        pruned=(),
-        spoken=nowhere,
-        sessions=np.zeros(rows, np.int32),
-        are_questions=nowhere,
-        lengths=np.zeros(rows, np.uint16),
-        lacking=0,
     )
 
 
@@ -109,3 +108,8 @@ def _weighed(posting: Posting, joined: Joined, alive: Mask, live: int) -> Matche
 def _usual(lengths: NDArray[np.uint16], alive: Mask) -> float:
     """Return the mean length of what is alive."""
     return max(1.0, float(lengths[alive].mean())) if alive.any() else 1.0
+
+
+def nothing(rows: int) -> Match:
+    """Return what is said of so many rows of which none lives."""
+    return Match(np.zeros(rows, np.float32), 0.0, (), (), np.zeros(rows, bool))

@@ -69,8 +69,7 @@ class Memory:
 
     def hits(self, query: str, vector: Vectors | None = None, k: int = 10, where: MemoryFilter = ANY) -> Sequence[Hit]:
         view = self.index.view()
-        words = self.words.match(view, query, ALL)
-        return self.words.rank(view, words, vector, k=k, where=where, explain=True).hits
+        return self.words.match(view, query, where, ALL).rank(vector, k=k, explain=True).hits
 
     def texts(self, query: str, vector: Vectors | None = None, k: int = 10, where: MemoryFilter = ANY) -> list[str]:
         return [decode_record(hit.record).text for hit in self.hits(query, vector, k, where)]
@@ -137,6 +136,17 @@ def test_neighbours_are_those_of_the_session_even_when_others_speak_between(memo
     )
 
 
+def test_when_a_neighbour_is_forgotten_the_next_one_takes_its_place(memory: Memory) -> None:
+    memory.said("what is your favourite zeppelin?", "well", "the red one", "so it is", "nothing at all")
+    assert memory.texts("zeppelin") == ["what is your favourite zeppelin?", "well", "the red one"]
+
+    memory.forget("well")
+
+    assert memory.texts("zeppelin")[:2] == ["what is your favourite zeppelin?", "the red one"]
+    assert "words_before" in parts(memory.hits("zeppelin")[1])
+    assert "words_two_before" in parts(memory.hits("zeppelin")[2])
+
+
 def test_memories_without_a_session_have_no_neighbours(memory: Memory) -> None:
     memory.said("what is your favourite zeppelin?", "the red one", session="")
 
@@ -155,7 +165,7 @@ def test_without_a_vector_words_alone_answer_and_say_so(memory: Memory) -> None:
     memory.said("added a mutex", "no race any more", session="")
     view = memory.index.view()
 
-    found = memory.words.rank(view, memory.words.match(view, "mutex", ALL), None, k=5, where=ANY)
+    found = memory.words.match(view, "mutex", ANY, ALL).rank(None, k=5)
 
     assert found.path == LEXICAL
     assert [decode_record(hit.record).text for hit in found.hits] == ["added a mutex"]
@@ -254,11 +264,11 @@ def test_rows_are_taken_in_piece_by_piece(memory: Memory) -> None:
     view = memory.index.view()
 
     assert memory.words.cover(view, 30) == 70
-    found = memory.words.match(view, "word5 word50", 0)
+    found = memory.words.match(view, "word5 word50", ANY, 0)
     assert found.lacking == 70
-    assert np.flatnonzero(found.scores).tolist() == [5]
+    assert np.flatnonzero(found.match.scores).tolist() == [5]
     assert memory.words.cover(view, 100) == 0
-    assert np.flatnonzero(memory.words.match(view, "word5 word50", 0).scores).tolist() == [5, 50]
+    assert np.flatnonzero(memory.words.match(view, "word5 word50", ANY, 0).match.scores).tolist() == [5, 50]
 
 
 def test_in_a_large_memory_common_words_are_left_out_but_not_the_rarest(
@@ -269,10 +279,10 @@ def test_in_a_large_memory_common_words_are_left_out_but_not_the_rarest(
     view = memory.index.view()
     memory.words.cover(view, ALL)
 
-    rare = memory.words.match(view, "common usual word7 word8", 0)
+    rare = memory.words.match(view, "common usual word7 word8", ANY, 0)
     assert {one.term for one in rare.matched} == {"word7", "word8"}
     assert set(rare.pruned) == {"common", "usual"}
-    all_common = memory.words.match(view, "common usual frequent", 0)
+    all_common = memory.words.match(view, "common usual frequent", ANY, 0)
     assert len(all_common.matched) == 2
     assert [len(one.rows) for one in all_common.matched] == [100, 100]
     assert len(all_common.pruned) == 1
@@ -283,5 +293,5 @@ def test_several_speakers_in_a_question_tell_nothing(memory: Memory) -> None:
     memory.said("a blue zeppelin", speaker="Bob")
     view = memory.index.view()
 
-    assert memory.words.match(view, "What did Ann say?", ALL).spoken.tolist() == [True, False]
-    assert memory.words.match(view, "What did Ann say to Bob?", ALL).spoken.tolist() == [False, False]
+    assert memory.words.match(view, "What did Ann say?", ANY, ALL).match.spoken.tolist() == [True, False]
+    assert memory.words.match(view, "What did Ann say to Bob?", ANY, ALL).match.spoken.tolist() == [False, False]
