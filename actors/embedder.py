@@ -1,16 +1,17 @@
 """The EmbedderActor: the one way to the encoder, shared by all users.
 
 Texts of a recall and texts of ingestion have threads of their own, and those of ingestion yield. Equal texts that wait
-together are embedded once. What nobody waits for any more is not embedded.
+together, or that come again soon, are embedded once. What nobody waits for any more is not embedded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from memoryd import metrics
 from memoryd.actors.actor import Actor
 from memoryd.actors.context import as_error
 from memoryd.protocol.interfaces import Embeddings
-from memoryd.protocol.internal import Embed
+from memoryd.protocol.internal import Embed, ForgetTexts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -26,11 +27,22 @@ if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.mailbox import Deadline
     from memoryd.actors.pools import Pools
-    from memoryd.protocol.interfaces import Embedder
+    from memoryd.protocol.interfaces import Embedder, Vectors
 
     _Embed = Callable[[Callable[[Sequence[str]], Embeddings], Sequence[str]], Coroutine[object, object, Embeddings]]
 
 RUN_CHARACTERS: Final = 1_024  # texts of ingestion that share one trip to a thread: about one long text of work
+
+# Agents repeat themselves: instructions, calls of tools, questions. 1.8 kB each.
+REMEMBERED: Final = 4_096
+
+
+class _Row(NamedTuple):
+    """What the encoder says of one text: float32 [dim], its tokens, and how many of them were embedded."""
+
+    vector: Vectors
+    tokens: int
+    embedded_tokens: int
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +51,7 @@ class _Text:
 
     text: str
     deadline: Deadline | None
-    answer: asyncio.Future[tuple[np.ndarray, int, int]]
+    answer: asyncio.Future[_Row]
 
     @property
     def is_dead(self) -> bool:
@@ -71,6 +83,32 @@ class _Lane:
         return taken
 
 
+class _Remembered:
+    """The last texts that were embedded, by their hashes: the texts themselves would be the larger part."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[bytes, _Row] = OrderedDict()
+
+    def get(self, text: str) -> _Row | None:
+        key = _hashed(text)
+        row = self._rows.get(key)
+        if row is not None:
+            self._rows.move_to_end(key)
+        return row
+
+    def put(self, text: str, row: _Row) -> None:
+        self._rows[_hashed(text)] = row._replace(vector=row.vector.copy())  # not the whole run with it
+        if len(self._rows) > REMEMBERED:
+            self._rows.popitem(last=False)
+
+    def clear(self) -> None:
+        self._rows.clear()
+
+
+def _hashed(text: str) -> bytes:
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
 class EmbedderActor(Actor):
     """Schedules texts over the threads of the encoder."""
 
@@ -80,6 +118,7 @@ class EmbedderActor(Actor):
         self._urgent = _Lane(pools.embed, run_characters=0)
         self._patient = _Lane(pools.embed_patiently, RUN_CHARACTERS)
         self._waiting: dict[str, _Text] = {}
+        self._remembered = _Remembered()
 
     async def started(self, ctx: Context) -> None:
         for _ in range(self._threads):
@@ -87,15 +126,24 @@ class EmbedderActor(Actor):
             ctx.spawn(self._serve(self._patient))
 
     async def handle(self, message: object, ctx: Context) -> object:
-        if isinstance(message, Embed):
-            texts = [self._enqueue(text, ctx.deadline, urgent=message.urgent) for text in message.texts]
-            return ctx.detach(self._gather(texts))
+        match message:
+            case Embed(texts=texts, urgent=urgent):
+                return ctx.detach(self._gather([self._row(text, ctx.deadline, urgent=urgent) for text in texts]))
+            case ForgetTexts():
+                self._remembered.clear()
         return None
 
     @property
     def waiting(self) -> int:
         """How many texts wait."""
         return len(self._urgent.texts) + len(self._patient.texts)
+
+    def _row(self, text: str, deadline: Deadline | None, *, urgent: bool) -> _Row | asyncio.Future[_Row]:
+        known = self._remembered.get(text)
+        if known is not None:
+            metrics.REMEMBERED.inc()
+            return known
+        return self._enqueue(text, deadline, urgent=urgent).answer
 
     def _enqueue(self, text: str, deadline: Deadline | None, *, urgent: bool) -> _Text:
         """Queue a text, or join those that wait for the same one."""
@@ -112,16 +160,16 @@ class EmbedderActor(Actor):
         (self._urgent if urgent else self._patient).put(waiting)
         return waiting
 
-    async def _gather(self, texts: list[_Text]) -> Embeddings:
-        rows = [await asyncio.shield(text.answer) for text in texts]
+    async def _gather(self, answers: list[_Row | asyncio.Future[_Row]]) -> Embeddings:
+        rows = [each if isinstance(each, _Row) else await asyncio.shield(each) for each in answers]
         if not rows:
             return Embeddings(
                 np.empty((0, self._embedder.model.dim), np.float32), np.empty(0, np.int32), np.empty(0, np.int32)
             )
         return Embeddings(
-            np.stack([row[0] for row in rows]),
-            np.array([row[1] for row in rows], np.int32),
-            np.array([row[2] for row in rows], np.int32),
+            np.stack([row.vector for row in rows]),
+            np.array([row.tokens for row in rows], np.int32),
+            np.array([row.embedded_tokens for row in rows], np.int32),
         )
 
     async def _serve(self, lane: _Lane) -> None:
@@ -149,6 +197,8 @@ class EmbedderActor(Actor):
             return
         metrics.EMBEDS.observe(time.perf_counter() - began)
         metrics.EMBEDDED.inc(len(texts))
-        for row, text in enumerate(texts):
+        for place, text in enumerate(texts):
+            row = _Row(found.vectors[place], int(found.tokens[place]), int(found.embedded_tokens[place]))
+            self._remembered.put(text.text, row)
             if not text.answer.done():
-                text.answer.set_result((found.vectors[row], int(found.tokens[row]), int(found.embedded_tokens[row])))
+                text.answer.set_result(row)

@@ -14,7 +14,7 @@ from memoryd.actors.trajectories import Trajectories
 from memoryd.protocol import messages as m
 from memoryd.protocol.ids import EventId
 from memoryd.protocol.interfaces import Erasure
-from memoryd.protocol.internal import EraseEvents, RemoveGlobal
+from memoryd.protocol.internal import EraseEvents, ForgetTexts, RemoveGlobal
 from memoryd.protocol.records import ANY, MemoryFilter, microseconds
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Forgetting:
 
     branching: Branching
     wording: Wording
+    embedder: Ref
     knowledge: Ref
     event_relay: Ref
 
@@ -81,6 +82,7 @@ class Forgetting:
         at.looks.close()
         if message.now or message.everywhere:
             await self.wording.discard()
+            await self.embedder.tell(ForgetTexts())
         if message.everywhere:
             await at.write.exchange(partial(self._erase, {**elsewhere, at.current: named}))
         elif message.now:

@@ -172,7 +172,9 @@ class MemoryAgent(Actor):
             clock=self._clock,
         )
         self._wording = Wording(self._user, self._words, opened.index.view, self._pools, ctx)
-        self._forgetting = Forgetting(self._branching, self._wording, self._knowledge, self._event_relay)
+        self._forgetting = Forgetting(
+            self._branching, self._wording, self._embedder, self._knowledge, self._event_relay
+        )
         self._recaller = Recaller(
             user=self._user,
             store=self._store,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from memoryd.actors.embedder import REMEMBERED
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.protocol.ids import EventId, derived_record_id
 from memoryd.protocol.records import Draft, MemoryRecord
@@ -29,7 +31,6 @@ SAMPLE: Final = Path(__file__).parents[1] / "demo" / "sample.jsonl.gz"
 RECORDS: Final = 10_000
 QUERY_BYTES: Final = 16_384
 _CACHE: Final = Path(tempfile.gettempdir()) / "memoryd-benchmark-vectors"
-_WINDOW: Final = 64  # events on their way to one user, of which equal texts are embedded once
 
 _mapping = EventMapping(default_rules())
 
@@ -49,10 +50,17 @@ def drafts(of: Sequence[Event]) -> list[Draft]:
     return list(found.values())
 
 
-def texts_as_embedded(of: Sequence[Draft]) -> list[str]:
-    """Return the texts in order, without those that equal one shortly before: the daemon embeds these once."""
-    texts = [draft.text for draft in of]
-    return [text for place, text in enumerate(texts) if text not in texts[max(0, place - _WINDOW) : place]]
+def repeated(texts: Sequence[str]) -> list[bool]:
+    """Return of which texts the daemon knows the vector still, when they come in this order."""
+    recent: OrderedDict[str, None] = OrderedDict()
+    found = []
+    for text in texts:
+        found.append(text in recent)
+        recent[text] = None
+        recent.move_to_end(text)
+        if len(recent) > REMEMBERED:
+            recent.popitem(last=False)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

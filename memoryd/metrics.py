@@ -22,6 +22,7 @@ RECALLS = Histogram(
 )
 EMBEDS = Histogram("memoryd_embed_seconds", "One run of the encoder.", buckets=_SECONDS, registry=REGISTRY)
 EMBEDDED = Counter("memoryd_texts_embedded", "Texts that went through the encoder.", registry=REGISTRY)
+REMEMBERED = Counter("memoryd_texts_remembered", "Texts whose vector was still known.", registry=REGISTRY)
 REQUESTS = Counter("memoryd_requests", "Requests by kind and outcome.", ["kind", "outcome"], registry=REGISTRY)
 CONNECTIONS = Gauge("memoryd_connections", "Open client connections.", registry=REGISTRY)
 SLOW_CONSUMERS = Counter("memoryd_slow_consumers", "Subscribers cut off for falling behind.", registry=REGISTRY)

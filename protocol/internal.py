@@ -231,3 +231,7 @@ class Embed(Ask[Embeddings], frozen=True, kw_only=True):
     texts: tuple[str, ...]
     urgent: bool
     weight: int
+
+
+class ForgetTexts(Tell, frozen=True):
+    """Let go of the vectors of all texts that were embedded lately: one of them is to leave no trace."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from memoryd.actors import embedder
 from memoryd.actors.embedder import EmbedderActor
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.pools import AWAITED, PATIENT, Pools
@@ -16,7 +17,7 @@ from memoryd.actors.slot import Slot
 from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.protocol.errors import ActorFailed, Expired
 from memoryd.protocol.interfaces import Embeddings, ModelInfo
-from memoryd.protocol.internal import Embed
+from memoryd.protocol.internal import Embed, ForgetTexts
 
 
 class Recorder:
@@ -84,6 +85,29 @@ async def test_vectors_come_back_in_the_order_of_the_texts(bench: Bench) -> None
 
 async def test_no_texts_give_no_vectors(bench: Bench) -> None:
     assert (await bench.ask()).vectors.shape == (0, 16)
+
+
+async def test_a_text_that_comes_again_soon_is_not_embedded_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedder, "REMEMBERED", 2)
+    first = await bench.ask("one", "two")
+    again = await bench.ask("two", "one", urgent=True)
+    assert (again.vectors == first.vectors[::-1]).all()
+    assert again.embedded_tokens.tolist() == first.embedded_tokens[::-1].tolist()
+    assert bench.encoder.runs == [["one", "two"]]
+
+    await bench.ask("three")  # takes the place of the one that was not asked for for the longest time
+    await bench.ask("one", "two")
+    assert bench.encoder.runs == [["one", "two"], ["three"], ["two"]]
+
+
+async def test_what_is_to_leave_no_trace_is_not_remembered(bench: Bench) -> None:
+    await bench.ask("one")
+    await bench.slot.ref.tell(ForgetTexts())
+    await bench.ask("one")
+
+    assert bench.encoder.runs == [["one"], ["one"]]
 
 
 async def test_a_recall_does_not_wait_for_ingestion(bench: Bench) -> None:
