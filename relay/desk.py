@@ -205,11 +205,13 @@ class Desk:
         if message.everything:
             await self._knowledge.ask(RemoveGlobal(user=user, ids=None), deadline=deadline)
         if not message.ids:
-            events = await self._event_relay.ask(ReadLogStatus(), deadline=deadline)
-            await self._memory_relay.ask(
-                AwaitCommitted(user=user, seq=events.last), deadline=deadline, wait_for_room=True
-            )
+            await self._all_committed(user, deadline)
         return await self._agent_of(user).ask(message, deadline=deadline)
+
+    async def _all_committed(self, user: UserId, deadline: Deadline) -> None:
+        """Wait until everything that is in the log now stands in the user's file."""
+        events = await self._event_relay.ask(ReadLogStatus(), deadline=deadline)
+        await self._memory_relay.ask(AwaitCommitted(user=user, seq=events.last), deadline=deadline, wait_for_room=True)
 
     # --- operations ---
 
@@ -221,7 +223,11 @@ class Desk:
 
     async def _verify(self, user: UserId, deadline: Deadline, *, repair: bool) -> m.Verified:
         if not await self._pools.disk(self._store.exists, user):
-            raise NotFound("this user has no memory", field="user", hint="name another, or remember something first")
+            await self._all_committed(user, deadline)  # what was published just now makes the file
+            if not await self._pools.disk(self._store.exists, user):
+                raise NotFound(
+                    "this user has no memory", field="user", hint="name another, or remember something first"
+                )
         if repair:
             await self._repair(user, deadline)
         findings = await self._pools.disk(self._found, user)

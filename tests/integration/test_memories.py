@@ -72,6 +72,16 @@ async def test_several_texts_are_kept_in_order_by_one_commit(tmp_path: Path) -> 
         assert house.user_slot("alice").actor._write.file_status.commits == 1
 
 
+async def test_what_was_published_just_now_is_waited_for_before_the_memory_is_verified(tmp_path: Path) -> None:
+    async with running(tmp_path, memory={"commit_after_s": 60.0}) as house:
+        await house.memory.publish(events(3), user="alice", ack="stored")
+
+        assert await house.memory.verify(user="alice") == []
+        assert len(await exported(house.memory, "alice")) == 3
+        with pytest.raises(NotFound, match="no memory"):
+            await house.memory.verify(user="bob")
+
+
 async def test_a_memory_whose_id_is_known_is_kept_once(tmp_path: Path) -> None:
     async with running(tmp_path, listen=True) as house:
         first = await house.memory.remember("added a mutex", user="alice")
