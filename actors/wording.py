@@ -22,7 +22,7 @@ log = structlog.get_logger("memoryd.memory")
 MANY: Final = 64  # rows that are not in the index yet; fewer are taken in when somebody asks
 WAITED_FOR: Final = 512  # rows that a recall takes in before it looks, some 20 ms
 # The index is made quicker to look up after so many rows, and this share of all: that writes all of it anew.
-MERGED: Final = 1_000
+MERGED: Final = 256
 MERGED_SHARE: Final = 0.125
 AT_ONCE: Final = 64  # rows that are taken in beside recalls: these wait for it, some 3 ms
 

@@ -171,3 +171,23 @@ def test_merging_ends_and_changes_no_answer(lexicon: Lexicon) -> None:
 
     assert steps
     assert found(lexicon, "mutex", "word7", most=200) == before == [list(range(120)), [14]]
+
+
+def test_merging_leaves_a_file_that_is_smaller_than_half_of_what_short_texts_take(path: Path, lexicon: Lexicon) -> None:
+    words = [
+        f"{first}{last}"
+        for first in ("bar", "gol", "tim", "ver", "sun", "lak")
+        for last in ("den", "ing", "ora", "ist")
+    ]
+    chance = np.random.default_rng(3)
+    texts = [" ".join(f"the {word} was" for word in chance.choice(words, 5)) for _ in range(600)]
+    for at in range(0, 600, 64):
+        lexicon.add(keys(64)[: len(texts[at : at + 64])], documents(*texts[at : at + 64]))
+    before = found(lexicon, *words, most=600)
+
+    while lexicon.merge():
+        pass
+
+    assert found(lexicon, *words, most=600) == before
+    lexicon.close()
+    assert path.stat().st_size < 0.5 * sum(map(len, texts))
