@@ -2,22 +2,28 @@
 
 Texts of a recall and texts of ingestion have threads of their own, and those of ingestion yield. Equal texts that wait
 together, or that come again soon, are embedded once. What nobody waits for any more is not embedded.
+
+A model whose files are missing or damaged is looked for again and again. Meanwhile what somebody waits for is refused, and
+what is to be remembered waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import structlog
 
 from memoryd import metrics
 from memoryd.actors.actor import Actor
 from memoryd.actors.context import as_error
+from memoryd.actors.embedded import EmbeddedText, EmbeddedTexts
+from memoryd.protocol.errors import ModelUnavailable
 from memoryd.protocol.interfaces import Embeddings
 from memoryd.protocol.internal import Embed, ForgetTexts
 
@@ -27,22 +33,19 @@ if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.mailbox import Deadline
     from memoryd.actors.pools import Pools
-    from memoryd.protocol.interfaces import Embedder, Vectors
+    from memoryd.protocol.interfaces import Embedder, ModelInfo
 
     _Embed = Callable[[Callable[[Sequence[str]], Embeddings], Sequence[str]], Coroutine[object, object, Embeddings]]
 
+log = structlog.get_logger("memoryd.embedder")
+
 RUN_CHARACTERS: Final = 1_024  # texts of ingestion that share one trip to a thread: about one long text of work
-
-# Agents repeat themselves: instructions, calls of tools, questions. 1.8 kB each.
-REMEMBERED: Final = 4_096
+RETRY_MODEL_S: Final = 5.0
 
 
-class _Row(NamedTuple):
-    """What the encoder says of one text: float32 [dim], its tokens, and how many of them were embedded."""
-
-    vector: Vectors
-    tokens: int
-    embedded_tokens: int
+@dataclass(frozen=True, slots=True)
+class _LoadAgain:
+    """Control message: see whether the model is there now."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +54,7 @@ class _Text:
 
     text: str
     deadline: Deadline | None
-    answer: asyncio.Future[_Row]
+    answer: asyncio.Future[EmbeddedText]
 
     @property
     def is_dead(self) -> bool:
@@ -83,67 +86,80 @@ class _Lane:
         return taken
 
 
-class _Remembered:
-    """The last texts that were embedded, by their hashes: the texts themselves would be the larger part."""
-
-    def __init__(self) -> None:
-        self._rows: OrderedDict[bytes, _Row] = OrderedDict()
-
-    def get(self, text: str) -> _Row | None:
-        key = _hashed(text)
-        row = self._rows.get(key)
-        if row is not None:
-            self._rows.move_to_end(key)
-        return row
-
-    def put(self, text: str, row: _Row) -> None:
-        self._rows[_hashed(text)] = row._replace(vector=row.vector.copy())  # not the whole run with it
-        if len(self._rows) > REMEMBERED:
-            self._rows.popitem(last=False)
-
-    def clear(self) -> None:
-        self._rows.clear()
-
-
-def _hashed(text: str) -> bytes:
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
 class EmbedderActor(Actor):
-    """Schedules texts over the threads of the encoder."""
+    """Schedules texts over the threads of the encoder, which `load` opens and which must be that of `model`."""
 
-    def __init__(self, embedder: Embedder, pools: Pools) -> None:
-        self._embedder = embedder
-        self._threads = pools.embed_threads
+    def __init__(self, load: Callable[[], Embedder], model: ModelInfo, pools: Pools) -> None:
+        self._load = load
+        self._model = model
+        self._pools = pools
+        self._fault: ModelUnavailable | None = None
         self._urgent = _Lane(pools.embed, run_characters=0)
         self._patient = _Lane(pools.embed_patiently, RUN_CHARACTERS)
         self._waiting: dict[str, _Text] = {}
-        self._remembered = _Remembered()
+        self._remembered = EmbeddedTexts()
 
     async def started(self, ctx: Context) -> None:
-        for _ in range(self._threads):
-            ctx.spawn(self._serve(self._urgent))
-            ctx.spawn(self._serve(self._patient))
+        await self._begin(ctx)
 
     async def handle(self, message: object, ctx: Context) -> object:
         match message:
+            case Embed(urgent=True) if (fault := self.fault) is not None:
+                raise fault
             case Embed(texts=texts, urgent=urgent):
                 return ctx.detach(self._gather([self._row(text, ctx.deadline, urgent=urgent) for text in texts]))
             case ForgetTexts():
                 self._remembered.clear()
+            case _LoadAgain():
+                ctx.spawn(self._begin(ctx))
         return None
+
+    @property
+    def fault(self) -> ModelUnavailable | None:
+        """Why there is no model, in an error of its own: one that is raised keeps where that was."""
+        return copy.copy(self._fault)
 
     @property
     def waiting(self) -> int:
         """How many texts wait."""
         return len(self._urgent.texts) + len(self._patient.texts)
 
-    def _row(self, text: str, deadline: Deadline | None, *, urgent: bool) -> _Row | asyncio.Future[_Row]:
+    def _row(
+        self, text: str, deadline: Deadline | None, *, urgent: bool
+    ) -> EmbeddedText | asyncio.Future[EmbeddedText]:
         known = self._remembered.get(text)
         if known is not None:
             metrics.REMEMBERED.inc()
             return known
         return self._enqueue(text, deadline, urgent=urgent).answer
+
+    async def _begin(self, ctx: Context) -> None:
+        """Load the model and serve from then on; if it cannot be loaded, try again later."""
+        try:
+            embedder = await self._pools.disk(self._load_same)
+        except ModelUnavailable as error:
+            if str(error) != str(self._fault):
+                log.error("model_unavailable", error=error.message, hint=error.hint)  # noqa: TRY400 - the trace says no more
+            self._fault = error.with_traceback(None)
+            ctx.after(RETRY_MODEL_S, _LoadAgain())
+            return
+        if self._fault is not None:
+            log.info("model_available", model=self._model.name)
+            self._fault = None
+        for _ in range(self._pools.embed_threads):
+            ctx.spawn(self._serve(self._urgent, embedder))
+            ctx.spawn(self._serve(self._patient, embedder))
+
+    def _load_same(self) -> Embedder:
+        """Load the model. Raises ModelUnavailable, also when it is not the one that the memories were opened with."""
+        embedder = self._load()
+        if embedder.model != self._model:
+            raise ModelUnavailable(
+                f"embedding model {embedder.model.name}: another one than at the start of this daemon",
+                field="embedding.model",
+                hint="put that one back, or restart memoryd",
+            )
+        return embedder
 
     def _enqueue(self, text: str, deadline: Deadline | None, *, urgent: bool) -> _Text:
         """Queue a text, or join those that wait for the same one."""
@@ -160,22 +176,20 @@ class EmbedderActor(Actor):
         (self._urgent if urgent else self._patient).put(waiting)
         return waiting
 
-    async def _gather(self, answers: list[_Row | asyncio.Future[_Row]]) -> Embeddings:
-        rows = [each if isinstance(each, _Row) else await asyncio.shield(each) for each in answers]
+    async def _gather(self, answers: list[EmbeddedText | asyncio.Future[EmbeddedText]]) -> Embeddings:
+        rows = [each if isinstance(each, EmbeddedText) else await asyncio.shield(each) for each in answers]
         if not rows:
-            return Embeddings(
-                np.empty((0, self._embedder.model.dim), np.float32), np.empty(0, np.int32), np.empty(0, np.int32)
-            )
+            return Embeddings(np.empty((0, self._model.dim), np.float32), np.empty(0, np.int32), np.empty(0, np.int32))
         return Embeddings(
             np.stack([row.vector for row in rows]),
             np.array([row.tokens for row in rows], np.int32),
             np.array([row.embedded_tokens for row in rows], np.int32),
         )
 
-    async def _serve(self, lane: _Lane) -> None:
+    async def _serve(self, lane: _Lane, embedder: Embedder) -> None:
         while True:
             if texts := self._alive(await lane.take()):
-                await self._run(texts, lane)
+                await self._run(texts, lane, embedder)
 
     def _alive(self, texts: list[_Text]) -> list[_Text]:
         for text in texts:
@@ -183,14 +197,14 @@ class EmbedderActor(Actor):
                 del self._waiting[text.text]
         return [text for text in texts if not text.is_dead]
 
-    async def _run(self, texts: list[_Text], lane: _Lane) -> None:
+    async def _run(self, texts: list[_Text], lane: _Lane, embedder: Embedder) -> None:
         began = time.perf_counter()
         try:
-            found = await lane.embed(self._embedder.embed, [text.text for text in texts])
+            found = await lane.embed(embedder.embed, [text.text for text in texts])
         except Exception as error:  # noqa: BLE001 - a text the encoder cannot take fails its askers, not the encoder
             if len(texts) > 1:
                 for text in texts:
-                    await self._run([text], lane)
+                    await self._run([text], lane, embedder)
             elif not texts[0].answer.done():
                 texts[0].answer.set_exception(as_error(error))
                 texts[0].answer.exception()  # who asked may be gone, and asyncio would print what it says
@@ -198,7 +212,7 @@ class EmbedderActor(Actor):
         metrics.EMBEDS.observe(time.perf_counter() - began)
         metrics.EMBEDDED.inc(len(texts))
         for place, text in enumerate(texts):
-            row = _Row(found.vectors[place], int(found.tokens[place]), int(found.embedded_tokens[place]))
+            row = EmbeddedText(found.vectors[place], int(found.tokens[place]), int(found.embedded_tokens[place]))
             self._remembered.put(text.text, row)
             if not text.answer.done():
                 text.answer.set_result(row)

@@ -28,7 +28,7 @@ from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, out
 from memoryd.actors.wording import Wording
 from memoryd.actors.writer import CommitDue, Rebased, TidyDue, Writer
 from memoryd.protocol import messages as m
-from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound, Refused
+from memoryd.protocol.errors import Expired, InvalidMessage, MemorydError, NotFound, Refused
 from memoryd.protocol.ids import MAIN, RecordId, Seq, TrajectoryId, UserId, new_ulid
 from memoryd.protocol.interfaces import Entry
 from memoryd.protocol.internal import (
@@ -323,13 +323,15 @@ class MemoryAgent(Actor):
         self._relay.poke(Committed(user=self._user, seq=self._write.committed_seq))
 
     async def _embed_job(self, job: _Job) -> None:
-        try:
-            embedded = await self._embed(job.drafts, urgent=False)
-        except Refused:
-            raise
-        except Exception as error:
-            raise IngestFailed(tuple(item.seq for item in job.items)) from error
-        job.embedded.set_result(embedded)
+        while not job.embedded.done():
+            try:
+                job.embedded.set_result(await self._embed(job.drafts, urgent=False))
+            except Expired:
+                continue  # without a model it may take days, and the events wait as long
+            except Refused:
+                raise
+            except Exception as error:
+                raise IngestFailed(tuple(item.seq for item in job.items)) from error
 
     async def _apply_all(self) -> None:
         try:

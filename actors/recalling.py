@@ -12,7 +12,7 @@ from memoryd import metrics
 from memoryd.actors.knowledge import merge
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.trajectories import Trajectories, fitting_prefix, weight_of_record
-from memoryd.protocol.errors import Expired, MemorydError, NotFound
+from memoryd.protocol.errors import Expired, MemorydError, ModelUnavailable, NotFound
 from memoryd.protocol.ids import UserId
 from memoryd.protocol.internal import Embed, QueryGlobal
 from memoryd.protocol.messages import Explained, Plan, Recall, Recalled, Why
@@ -87,7 +87,7 @@ class Recaller:
         began = time.perf_counter()
         asked = await self._asked(message, deadline)
         if asked.words is None:
-            raise MemorydError("the words of this memory cannot be looked up", hint="see the log of the daemon")
+            raise _wordless()
         placed = await self.pools.search(asked.words.place, asked.vector, message.id)
         if placed is None or not placed.hit.record:
             raise NotFound("no such memory", field="id", hint="recall it first to learn its id")
@@ -111,11 +111,12 @@ class Recaller:
 
     async def _asked(self, message: Recall | Why, deadline: Deadline) -> _Asked:
         """Embed the query and look its words up, at the same time. One of them may be missing, but not both."""
+        is_lexical = isinstance(message, Recall) and message.lexical
         view, told, missing = await self._looked_at(message)
         matching = asyncio.ensure_future(self.wording.match(view, message.query, message.filter))
         try:
-            vector = await self._embedded(message.query, deadline)
-        except Expired:
+            vector = None if is_lexical else await self._embedded(message.query, deadline)
+        except (Expired, ModelUnavailable):
             if await matching is None:
                 raise
             vector = None
@@ -125,7 +126,7 @@ class Recaller:
         words = await matching
         if words is None or words.lacking:
             missing = (*missing, "words")
-        if vector is None:
+        if vector is None and not is_lexical:
             missing = (*missing, "vectors")
         return _Asked(view, told, vector, words, missing, time.perf_counter())
 
@@ -166,10 +167,14 @@ class Recaller:
         if words is not None:
             return await self.pools.search(words.rank, vector, k=k, explain=explain)
         if vector is None:
-            raise Expired("neither words nor a vector in time", hint="allow more time")
+            raise _wordless()
         if view.bytes_to_read <= INLINE_BYTES:
             return view.search(vector, k=k, where=where)
         return await self.pools.search(view.search, vector, k=k, where=where)
+
+
+def _wordless() -> MemorydError:
+    return MemorydError("the words of this memory cannot be looked up", hint="see the log of the daemon")
 
 
 def plan_of(words: Words | None, candidates: int, began: float, understood: float, ranked: float) -> Plan:

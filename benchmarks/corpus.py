@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from memoryd.actors.embedder import REMEMBERED
+from memoryd.actors.embedded import REMEMBERED
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.protocol.ids import EventId, derived_record_id
 from memoryd.protocol.records import Draft, MemoryRecord

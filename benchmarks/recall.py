@@ -1,7 +1,8 @@
 """How long a recall takes through the socket beside the embedding of its question.
 
 A single client, 10,000 records, real questions. Every question is also embedded alone, by an embedder in this process
-while the daemon is idle, in turn with the recalls; its median is subtracted from every single recall of that question.
+while the daemon is idle, in turn with the recalls; its median is subtracted from every single recall of that question. Every
+question is also asked for by words alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ QUERIES: Final = 1_200
 TURNS: Final = 3
 P50_MS: Final = 2.0
 P99_MS: Final = 10.0
+LEXICAL_P50_MS: Final = 4.0
 
 
 def measure(settings: Settings) -> Iterator[Result]:
@@ -55,13 +57,25 @@ def measure(settings: Settings) -> Iterator[Result]:
             is_met=cost[name] <= bound,
             values=values,
         )
+    lexical = percentiles(seen.lexical.ravel().tolist())
+    yield Result(
+        what=f"recall by words alone through the socket, {sizes}, p50",
+        bound=f"{LEXICAL_P50_MS:g} ms",
+        measured=f"{lexical['p50']:.2f} ms (p99 {lexical['p99']:.2f} ms), by words and vectors {found['p50']:.2f} ms",
+        is_met=lexical["p50"] <= LEXICAL_P50_MS,
+        values={"recall_ms": lexical, "corpus": given.what},
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The milliseconds of every recall and of every embedding, float [turns, queries], and what else was measured."""
+    """The milliseconds of every recall, also by words alone, and of every embedding, and what else was measured.
+
+    Each is float [turns, queries].
+    """
 
     recalls: np.ndarray
+    lexical: np.ndarray
     alone: np.ndarray
     figures: dict[str, float]
 
@@ -70,7 +84,7 @@ async def _measure(settings: Settings, given: Corpus) -> _Seen:
     embedder = OnnxEmbedder.open(corpus.MODEL, threads=1)
     turns = 1 if settings.quick else TURNS
     recalls = np.zeros((turns, len(given.queries)))
-    alone = np.zeros_like(recalls)
+    alone, lexical = np.zeros_like(recalls), np.zeros_like(recalls)
     with Daemon(settings.home("recall")) as daemon:
         async with daemon.client() as memory:
             await fill(memory, "asker", given.records, given.model_sha256)
@@ -93,7 +107,12 @@ async def _measure(settings: Settings, given: Corpus) -> _Seen:
                 "embedding_cpu_ms": own_cpu * 1e3 / recalls.size,
                 "stall_p999_ms": loop(await memory.status()),
             }
-            return _Seen(recalls, alone, figures)
+            for turn in range(turns):
+                for place, query in enumerate(given.queries):
+                    began = time.perf_counter()
+                    await memory.recall(query, user="asker", lexical=True)
+                    lexical[turn, place] = (time.perf_counter() - began) * 1e3
+            return _Seen(recalls, lexical, alone, figures)
 
 
 main = command([("recall", measure)], "Recall among 10,000 records of the sample and LOGS, beside the embedding.")

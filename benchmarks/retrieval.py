@@ -78,6 +78,7 @@ class Ours:
     """The daemon, through its client."""
 
     name = "memoryd"
+    is_lexical = False
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -102,12 +103,22 @@ class Ours:
 
     async def rank(self, conversation: Conversation, question: str) -> tuple[list[str], float]:
         began = time.perf_counter()
-        await self._memory.recall(question, user=conversation.name, top_k=K)
+        await self._memory.recall(question, user=conversation.name, top_k=K, lexical=self.is_lexical)
         taken = (time.perf_counter() - began) * 1e3
-        found = await self._memory.recall(question, user=conversation.name, top_k=_DEPTH)
+        found = await self._memory.recall(question, user=conversation.name, top_k=_DEPTH, lexical=self.is_lexical)
         if found.partial:
             raise RuntimeError(f"an answer lacks {found.partial}")
         return [str(each.record.metadata["turn"]) for each in found.memories], taken
+
+
+class OursByWords(Ours):
+    """The daemon without vectors, on what it was given before."""
+
+    name = "memoryd, words alone"
+    is_lexical = True
+
+    async def load(self, conversation: Conversation) -> None:
+        """Leave what is there."""
 
 
 class Dense:
@@ -220,7 +231,7 @@ async def _all(conversations: Sequence[Conversation], home: Path, progress: Prog
     answers = {}
     with Daemon(home) as daemon:
         async with daemon.client() as memory:
-            systems: Iterable[System] = (Ours(memory), Dense(), PlainWords())
+            systems: Iterable[System] = (Ours(memory), OursByWords(memory), Dense(), PlainWords())
             for system in systems:
                 answers[system.name] = await measure(system, conversations, progress)
     return answers

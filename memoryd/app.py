@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -41,6 +42,7 @@ from memoryd.actors.supervisor import Escalated
 from memoryd.backup.creating import Backups
 from memoryd.clock import SystemClock
 from memoryd.config import Config
+from memoryd.embedding.folder import resolve_model, stated_model
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import RealFiles
 from memoryd.notify import notify
@@ -48,7 +50,7 @@ from memoryd.overview import Overview, Stalls
 from memoryd.paths import default_data_dir, default_socket
 from memoryd.protocol.errors import MemorydError
 from memoryd.protocol.ids import UserId, user_id
-from memoryd.protocol.interfaces import Contents, Embedder, Finding
+from memoryd.protocol.interfaces import Contents, Embedder, Finding, ModelInfo
 from memoryd.protocol.messages import Ask, Backup, Subscribe
 from memoryd.relay.connection import Reception
 from memoryd.relay.desk import Desk
@@ -93,6 +95,7 @@ class Banner:
 
     version: str
     model: str
+    model_fault: str  # why there is none and how to mend that, empty if all is well
     data_dir: str
     socket: str
     users: int
@@ -116,8 +119,8 @@ class Daemon:
         self._data = DataDir.take(root, self._files)
         try:
             threads = config.embedding.threads or len(os.sched_getaffinity(0))
-            self._embedder = embedder or OnnxEmbedder.open(config.embedding.model, threads=1)
-            self._codebook = Codebook.shipped(self._embedder.model.sha256)
+            self._model, self._load_model = _model_of(config, embedder)
+            self._codebook = Codebook.shipped(self._model.sha256)
             self._mapping = EventMapping({**default_rules(), **rules_from_config(config.mapping)})
             self._events = SqliteEventStore(root / EVENTS, self._clock.now)
         except BaseException:
@@ -141,7 +144,7 @@ class Daemon:
             self.application,
             self.residents,
             self._store,
-            self._embedder.model,
+            self._model,
             self.stalls,
             root,
             self.socket if listen else None,
@@ -155,7 +158,7 @@ class Daemon:
             knowledge=app.ref("knowledge"),
             store=self._store,
             check_words=self._check_words,
-            backups=Backups(root, self._files, self._clock, self._events, VERSION, self._embedder.model),
+            backups=Backups(root, self._files, self._clock, self._events, VERSION, self._model),
             pools=self._pools,
             overview=self.overview,
         )
@@ -196,10 +199,11 @@ class Daemon:
 
     def banner(self) -> Banner:
         """Return what to say on start."""
-        model = self._embedder.model
+        model = self._model
         return Banner(
             version=VERSION,
             model=f"{model.name} ({model.variant or 'custom'}, {model.dim} dimensions)",
+            model_fault=str(self.overview.model_fault or ""),
             data_dir=str(self._data.root),
             socket=str(self.socket),
             users=sum(1 for _ in self._store.users()),
@@ -223,7 +227,7 @@ class Daemon:
         address = Address(self.socket, config.server.group_access)
 
         def gateway() -> Gateway:
-            model, within_s = self._embedder.model.name, config.server.request_within_s
+            model, within_s = self._model.name, config.server.request_within_s
             return Gateway(address, Reception(self.desk, self.grants(), VERSION, model, within_s))
 
         return Factories(
@@ -231,7 +235,7 @@ class Daemon:
             event_relay=lambda: EventRelay(
                 self._events, app().ref("bus"), self._pools, self._clock, config.events.retain_s
             ),
-            embedder=lambda: EmbedderActor(self._embedder, self._pools),
+            embedder=lambda: EmbedderActor(self._load_model, self._model, self._pools),
             knowledge=lambda: KnowledgeActor(self._global, self._pools),
             memories=lambda: MemorySupervisor(
                 app().ref("session/memories"),
@@ -263,7 +267,7 @@ class Daemon:
             pools=self._pools,
             clock=self._clock,
             limits=MemoryLimits(self._config.memory.commit_after_s, self._config.memory.commit_records),
-            model=self._embedder.model,
+            model=self._model,
         )
 
     def _check_words(self, user: UserId) -> Sequence[Finding]:
@@ -277,7 +281,7 @@ class Daemon:
     def _stored_below(self, root: Path) -> RvfMemoryStore:
         return RvfMemoryStore(
             root,
-            self._embedder.model,
+            self._model,
             self._files,
             self._clock,
             self._index,
@@ -409,6 +413,21 @@ async def _watch(daemon: Daemon) -> None:
         daemon.overview.measure()
         if daemon.makes_progress():
             notify("WATCHDOG=1")
+
+
+def _model_of(config: Config, embedder: Embedder | None) -> tuple[ModelInfo, Callable[[], Embedder]]:
+    """Return which model there is to be, and how to load it.
+
+    What states that may be there without the rest, and then memories are opened and asked by words. Without a manifest
+    nothing but the loaded model states it. Raises ModelUnavailable.
+    """
+    if embedder is None:
+        folder = resolve_model(config.embedding.model)
+        stated = stated_model(folder)
+        if stated is not None:
+            return stated, partial(OnnxEmbedder.open, folder, threads=1)
+        embedder = OnnxEmbedder.open(folder, threads=1)
+    return embedder.model, lambda: embedder
 
 
 def _cause(end: Exit) -> BaseException:

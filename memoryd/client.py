@@ -118,14 +118,22 @@ class Memory:
         branch: str | None = None,
         as_of: datetime | None = None,
         explain: bool = False,
+        lexical: bool = False,
     ) -> m.Recalled:
         """Find what was like this before. `deadline` is in seconds: in a hurry words alone answer; after it, Expired.
 
         `branch` asks another branch than the one in use, `as_of` the memory as it stood then. With `explain` each memory says
-        why it has its score, and the answer how it came about.
+        why it has its score, and the answer how it came about. `lexical` asks for words alone, which saves the embedding.
         """
         message = m.Recall(
-            query=query, top_k=top_k, filter=filter, now=now, branch=_branch(branch), as_of=as_of, explain=explain
+            query=query,
+            top_k=top_k,
+            filter=filter,
+            now=now,
+            branch=_branch(branch),
+            as_of=as_of,
+            explain=explain,
+            lexical=lexical,
         )
         return await self._use.request(user, message, deadline)
 

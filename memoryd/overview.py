@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memoryd.actors.mailbox import Deadline
     from memoryd.actors.memories import Residents
     from memoryd.actors.slot import Slot
+    from memoryd.protocol.errors import ModelUnavailable
     from memoryd.protocol.interfaces import MemoryStore, ModelInfo
 
 log = structlog.get_logger("memoryd.app")
@@ -93,7 +94,7 @@ class Overview:
         progress = await self._application.ref("session/memory_relay").ask(RelayStatus(), deadline=deadline)
         states = self._residents.states()
         known = await asyncio.to_thread(self._count_users)
-        embedder = self._actor("embedder")
+        embedder = self._embedder
         slots = [self._application.root, *self._application.places]
         return m.Status(
             version=VERSION,
@@ -105,6 +106,7 @@ class Overview:
             model_variant=self._model.variant,
             model_sha256=self._model.sha256,
             dim=self._model.dim,
+            model_fault=str(self.model_fault or ""),
             users_known=known,
             users_resident=len(states),
             users_quarantined=quarantined(self._residents),
@@ -116,7 +118,7 @@ class Overview:
             parked_events=events.parked,
             unmapped=progress.unmapped,
             restarts=sum(slot.restarts for slot in slots) + sum(slot.restarts for _, slot in self._residents),
-            embed_waiting=embedder.waiting if isinstance(embedder, EmbedderActor) else 0,
+            embed_waiting=embedder.waiting if embedder else 0,
             loop_stall_p999_ms=self._stalls.quantile_ms(0.999),
             loop_stall_max_ms=self._stalls.quantile_ms(1.0),
             mailboxes=tuple(_mailbox(slot, 0) for slot in slots),
@@ -149,11 +151,18 @@ class Overview:
     def _count_users(self) -> int:
         return sum(1 for _ in self._store.users())
 
-    def _actor(self, name: str) -> object:
-        return next((slot.actor for slot in self._application.places if slot.path.endswith(f"/{name}")), None)
+    @property
+    def model_fault(self) -> ModelUnavailable | None:
+        """Why texts cannot be embedded, None if they can."""
+        return self._embedder.fault if self._embedder else None
+
+    @property
+    def _embedder(self) -> EmbedderActor | None:
+        return next((slot.actor for slot in self._application.places if isinstance(slot.actor, EmbedderActor)), None)
 
 
 def _mailbox(slot: Slot, children: int) -> m.MailboxStatus:
+    fault = slot.actor.fault if isinstance(slot.actor, EmbedderActor) else None
     return m.MailboxStatus(
         path=slot.path,
         phase=slot.phase,
@@ -162,7 +171,7 @@ def _mailbox(slot: Slot, children: int) -> m.MailboxStatus:
         oldest_s=round(slot.mailbox.oldest_age(), 3),
         restarts=slot.restarts,
         children=children,
-        last_error=slot.last_error,
+        last_error=fault.message if fault else slot.last_error,
     )
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def recall(
     path: Path,
     query: str,
-    embedder: Embedder,
+    embedder: Embedder | None,
     *,
     top_k: int,
     where: MemoryFilter,
@@ -42,8 +42,8 @@ def recall(
 ) -> Recalled:
     """Return what a daemon would answer from the file at `path`, a memory's or a branch's, now or at an earlier moment.
 
-    It is neither locked nor written to, and a writer that goes on changes nothing of the answer. Raises Damaged,
-    ModelMismatch or another StorageFault.
+    Without an `embedder` words alone answer. The file is neither locked nor written to, and a writer that goes on changes
+    nothing of the answer. Raises Damaged, ModelMismatch or another StorageFault.
     """
     path = path.absolute()
     began = time.perf_counter()
@@ -53,16 +53,18 @@ def recall(
             hint = "it is a store of another program: bring it in with memoryd import"
             raise damaged(path, state.segment.offset, "no records of memoryd", hint)
         lineage = lineage_of(RealFiles(), path, read_snapshot(file, path))
-        require_model(lineage.own.history.model, embedder.model, branch_of(path)[0].name)
+        if embedder is not None:
+            require_model(lineage.own.history.model, embedder.model, branch_of(path)[0].name)
         moment_us = None if as_of is None else microseconds(as_of)
         contents = lineage.contents(moment_us)
         partial = ("history",) if moment_us is not None and lineage.has_lost(moment_us) else ()
-        index = VectorIndex(contents, Codebook.shipped(embedder.model.sha256))
+        index = VectorIndex(contents, None if embedder is None else Codebook.shipped(embedder.model.sha256))
         view, words = index.view(), WordsIndex(None, RealFiles(), decode_record)
         trajectories = Trajectories(contents.trajectories)
         try:
             words.cover(view, view.rows)
-            matched, vector = words.match(view, query, where, 0), embedder.embed([query]).vectors[0]
+            matched = words.match(view, query, where, 0)
+            vector = None if embedder is None else embedder.embed([query]).vectors[0]
             understood = time.perf_counter()
             hits = matched.rank(vector, k=top_k, explain=explain)
             plan = plan_of(matched, hits.candidates, began, understood, time.perf_counter()) if explain else None

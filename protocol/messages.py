@@ -138,7 +138,7 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
     """Find what resembles `query`. `now` is the moment the question is asked at, the daemon's clock if absent.
 
     Another `branch` than the one in use may answer, and the memory as it stood at the moment `as_of`. With `explain` the
-    answer says how it came about.
+    answer says how it came about. A `lexical` one asks for words alone: the query is not embedded.
     """
 
     query: str
@@ -148,6 +148,7 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
     branch: BranchName | None = None
     as_of: Moment | None = None
     explain: bool = False
+    lexical: bool = False
 
     def __post_init__(self) -> None:
         checked_text(self.query, "query", MAX_QUERY_BYTES)
@@ -178,9 +179,10 @@ class Recalled(Struct, frozen=True, kw_only=True):
     """The memories that fit, best first.
 
     `tier` names how vectors were searched (`exact`, `mapped`, `codes`, `hnsw`), `lexical` when only words were. `partial`
-    names what is missing: `vectors` when the query could not be embedded in time, `words` when some memories are not in the
-    words index yet, `global` when the global store could not be asked in time, `size` when the last memories did not fit
-    the answer, `history` when something that was there at the moment `as_of` has been erased since.
+    names what is missing: `vectors` when the query could not be embedded, in time or for want of a model, `words` when some
+    memories are not in the words index yet, `global` when the global store could not be asked, which takes time and a vector,
+    `size` when the last memories did not fit the answer, `history` when something that was there at the moment `as_of` has been
+    erased since.
     """
 
     memories: tuple[RetrievedMemory, ...]
@@ -544,7 +546,8 @@ class UserStatus(Struct, frozen=True, kw_only=True):
 class Status(Struct, frozen=True, kw_only=True):
     """How the daemon is, on one screen.
 
-    `lag_events` counts stored events that are not yet committed to their user's file.
+    `lag_events` counts stored events that are not yet committed to their user's file. `model_fault` says why there is no
+    embedding model and how to mend that, and is empty when there is one.
     """
 
     version: str
@@ -572,6 +575,7 @@ class Status(Struct, frozen=True, kw_only=True):
     loop_stall_max_ms: float
     mailboxes: tuple[MailboxStatus, ...]
     user: UserStatus | None = None
+    model_fault: str = ""
 
 
 class GetTree(Ask["Tree"], frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from memoryd.actors.mailbox import Deadline
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import (
     ActorFailed,
+    Expired,
     Forbidden,
     Locked,
     MemorydError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
+    from memoryd.protocol.errors import ModelUnavailable
     from memoryd.protocol.interfaces import Backups, Finding, MemoryStore, RunningBackup
     from memoryd.relay.grants import Grant
 
@@ -59,6 +61,10 @@ _STAYS_S: Final = 1.0  # a commit takes two fsyncs
 
 class Overview(Protocol):
     """What the composition root tells about the whole daemon."""
+
+    @property
+    def model_fault(self) -> ModelUnavailable | None:
+        """Why texts cannot be embedded, None if they can."""
 
     async def status(self, deadline: Deadline) -> m.Status: ...
 
@@ -104,8 +110,10 @@ class Desk:
         metrics.REQUESTS.labels(kind, "ok").inc()
         return reply
 
-    async def _answer(self, user: UserId, message: m.Ask[object], deadline: Deadline) -> Struct:  # noqa: C901, PLR0911 - a table
+    async def _answer(self, user: UserId, message: m.Ask[object], deadline: Deadline) -> Struct:  # noqa: C901, PLR0911, PLR0912 - a table
         match message:
+            case m.Remember() | m.Publish(ack="committed") if (fault := self._overview.model_fault) is not None:
+                raise fault
             case m.Publish():
                 return await self._publish(user, message, deadline)
             case m.GetStatus():
@@ -211,7 +219,11 @@ class Desk:
     async def _all_committed(self, user: UserId, deadline: Deadline) -> None:
         """Wait until everything that is in the log now stands in the user's file."""
         events = await self._event_relay.ask(ReadLogStatus(), deadline=deadline)
-        await self._memory_relay.ask(AwaitCommitted(user=user, seq=events.last), deadline=deadline, wait_for_room=True)
+        waiting = AwaitCommitted(user=user, seq=events.last)
+        try:
+            await self._memory_relay.ask(waiting, deadline=deadline, wait_for_room=True)
+        except Expired as error:
+            raise (self._overview.model_fault or error) from None
 
     # --- operations ---
 

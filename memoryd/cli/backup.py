@@ -228,7 +228,7 @@ def _model(config: Config) -> ModelInfo | None:
         folder = read_folder(resolve_model(config.embedding.model))
     except ModelUnavailable:
         return None
-    return ModelInfo(folder.name, folder.dim or 0, folder.sha256, folder.max_tokens, folder.variant)
+    return ModelInfo(folder.name, folder.dim, folder.sha256, folder.max_tokens, folder.variant)
 
 
 def _users_bar() -> Progress:

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from memoryd.protocol.errors import MemorydError, Unreachable
 
 if TYPE_CHECKING:
     from memoryd.config import Config
+    from memoryd.protocol.messages import Status
 
 NATIVE: Final = {
     "faiss-cpu": "faiss",
@@ -96,6 +98,14 @@ def _sqlite(_: Config) -> Iterator[Finding]:
         yield Finding("ok", sqlite3.sqlite_version)
     else:
         yield Finding("wrong", sqlite3.sqlite_version, "use a Python that is built with SQLite 3.37 or newer")
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            database.execute("CREATE VIRTUAL TABLE words USING fts5(text)")
+        except sqlite3.OperationalError as error:
+            mend = "use a Python whose SQLite is built with FTS5; until then vectors alone answer"
+            yield Finding("wrong", f"no search for words: {error}", mend)
+        else:
+            yield Finding("ok", "searches for words (FTS5)")
 
 
 def _model(config: Config) -> Iterator[Finding]:
@@ -145,21 +155,23 @@ def _socket(config: Config) -> Iterator[Finding]:
 
     path = socket_of(config)
 
-    async def ask() -> str:
+    async def ask() -> Status:
         async with connected(Target(path, None, None)) as connection:
-            return (await connection.memory.status()).version
+            return await connection.memory.status()
 
     try:
-        version = run(ask())
+        status = run(ask())
     except Unreachable as error:
         yield Finding("note", error.message, error.hint or "")
     except MemorydError as error:
         yield Finding("wrong", error.message, error.hint or "")
     else:
-        is_same = version == VERSION
+        is_same = status.version == VERSION
         yield Finding(
-            "ok" if is_same else "wrong", f"memoryd {version} answers at {path}", "" if is_same else "restart it"
+            "ok" if is_same else "wrong", f"memoryd {status.version} answers at {path}", "" if is_same else "restart it"
         )
+        if status.model_fault:
+            yield Finding("wrong", "it has no model, and words alone answer", status.model_fault)
 
 
 def _limits(_: Config) -> Iterator[Finding]:

@@ -24,9 +24,9 @@ SOURCES: Final = click.Choice(
 
 
 _PARTIAL: Final = {
-    "vectors": "the query was not embedded in time",
+    "vectors": "the query was not embedded, in time or for want of a model",
     "words": "some memories are not in the words index yet",
-    "global": "the global store was not asked in time",
+    "global": "the global store was not asked",
     "size": "the last ones did not fit",
     "history": "something that was there then has been erased since",
 }
@@ -53,6 +53,7 @@ _PARTIAL: Final = {
     metavar="FILE",
     help="Ask this .rvf file without a daemon; it may be open elsewhere.",
 )
+@click.option("--lexical", is_flag=True, help="Ask for words alone: quicker, and a little less is found.")
 @click.option("--explain", is_flag=True, help="Also show what each score is made of.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @reaches_daemon
@@ -68,6 +69,7 @@ def recall_command(
     branch: str | None,
     as_of: datetime | None,
     path: Path | None,
+    lexical: bool,  # noqa: FBT001 - click
     explain: bool,  # noqa: FBT001 - click
     as_json: bool,  # noqa: FBT001 - click
 ) -> None:
@@ -98,7 +100,8 @@ def recall_command(
     if path is not None:
         if branch is not None:
             raise click.UsageError("a branch is a file of its own: name it with --read-only")
-        _print_answer(text, _owner(path), _read(path, text, top, wanted, as_of, explain=explain), as_json=as_json)
+        answer = _read(path, text, top, wanted, as_of, explain=explain, lexical=lexical)
+        _print_answer(text, _owner(path), answer, as_json=as_json)
         return
 
     async def work() -> tuple[Recalled, str]:
@@ -112,6 +115,7 @@ def recall_command(
                 branch=branch,
                 as_of=as_of,
                 explain=explain,
+                lexical=lexical,
             )
             return recalled, connection.user
 
@@ -266,12 +270,21 @@ def recalled_json(query: str, user: str, recalled: Recalled) -> str:
     return msgspec.json.encode(answer).decode()
 
 
-def _read(path: Path, text: str, top: int, wanted: MemoryFilter, as_of: datetime | None, *, explain: bool) -> Recalled:
+def _read(
+    path: Path,
+    text: str,
+    top: int,
+    wanted: MemoryFilter,
+    as_of: datetime | None,
+    *,
+    explain: bool,
+    lexical: bool,
+) -> Recalled:
     from memoryd.config import Config
     from memoryd.embedding.onnx import OnnxEmbedder
     from memoryd.reading import recall
 
-    encoder = OnnxEmbedder.open(Config().embedding.model, threads=1)
+    encoder = None if lexical else OnnxEmbedder.open(Config().embedding.model, threads=1)
     return recall(path, text, encoder, top_k=top, where=wanted, as_of=as_of, explain=explain)
 
 

@@ -24,6 +24,7 @@ def banner_screen(banner: Banner) -> RenderableType:
     """Return what the daemon says when it is ready."""
     rows = [
         ("model", banner.model),
+        *([("but", f"words alone answer: {banner.model_fault}")] if banner.model_fault else []),
         ("data", banner.data_dir),
         ("socket", banner.socket),
         ("users", f"{banner.users:,} known"),
@@ -158,6 +159,8 @@ def _worries(status: Status) -> Iterable[str]:
     ill = [each.path for each in status.mailboxes if each.phase != "running"]
     if ill:
         yield f"not running: {', '.join(ill)}"
+    if status.model_fault:
+        yield f"words alone answer, and what is published waits: {status.model_fault}"
     if status.users_quarantined:
         yield f"{status.users_quarantined} users in quarantine"
     if status.parked_events:

@@ -6,12 +6,14 @@ with `config.json` and `1_Pooling/config.json`.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
 
 from memoryd.protocol.errors import ModelUnavailable
+from memoryd.protocol.interfaces import ModelInfo
 
 Pooling: TypeAlias = Literal["in-graph", "mean", "cls"]
 
@@ -35,7 +37,7 @@ class ModelFolder:
     variant: str
     # The scale of the activations is taken over the whole call: texts must be run one at a time.
     is_batch_scaled: bool
-    dim: int | None = None
+    dim: int
     pad_id: int = 0
 
 
@@ -52,19 +54,28 @@ def resolve_model(name_or_path: Path | str) -> Path:
     return folder
 
 
+def stated_model(folder: Path) -> ModelInfo | None:
+    """Return which model `folder` holds as its manifest states it, be the other files there or not; None without one.
+
+    Raises ModelUnavailable if the manifest is not understood.
+    """
+    if not (folder / MANIFEST).exists():
+        return None
+    with _faults_of(folder):
+        found, _ = _stated(folder)
+    return ModelInfo(found.name, found.dim, found.sha256, found.max_tokens, found.variant)
+
+
 def read_folder(folder: Path) -> ModelFolder:
     """Describe the model in `folder`; raises ModelUnavailable if anything is missing, damaged or not understood."""
-    try:
+    with _faults_of(folder):
         return _own(folder) if (folder / MANIFEST).exists() else _sentence_transformers(folder)
-    except OSError as error:
-        path = Path(error.filename or folder)
-        what = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({error.strerror})"
-        raise unavailable(path, what, hint=_mend(folder)) from error
 
 
 def unavailable(path: Path, what: str, *, hint: str) -> ModelUnavailable:
     """Say that the model cannot be loaded because of the file or folder `path`."""
-    return ModelUnavailable(f"embedding model {path.name}: {what}", hint=hint, path=str(path), what=what)
+    message = f"embedding model {path.name}: {what}"
+    return ModelUnavailable(message, field="embedding.model", hint=hint, path=str(path), what=what)
 
 
 def sha256_of(path: Path) -> str:
@@ -73,20 +84,36 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _faults_of(folder: Path) -> Iterator[None]:
+    """Name the file of a model that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        path = Path(error.filename or folder)
+        what = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({error.strerror})"
+        raise unavailable(path, what, hint=_mend(folder)) from error
+
+
 def _own(folder: Path) -> ModelFolder:
+    found, files = _stated(folder)
+    for name, sha256 in files.items():
+        if sha256_of(folder / name) != sha256:
+            raise unavailable(folder / name, "damaged: its SHA-256 is not that of model.json", hint=_mend(folder))
+    return found
+
+
+def _stated(folder: Path) -> tuple[ModelFolder, Mapping[str, str]]:
+    """Return what the manifest says of a model, and of its files by name their SHA-256."""
     path = folder / MANIFEST
     manifest = _read_json(path, hint=_mend(folder))
     try:
         files = dict(cast("Mapping[str, str]", manifest["files"]))
-        hashes = {name: sha256_of(folder / name) for name in files}
-        damaged = [name for name in files if hashes[name] != files[name]]
-        if damaged:
-            raise unavailable(folder / damaged[0], "damaged: its SHA-256 is not that of model.json", hint=_mend(folder))
-        return ModelFolder(
+        found = ModelFolder(
             name=str(manifest["name"]),
             graph=folder / "model.onnx",
             tokenizer=folder / "tokenizer.json",
-            sha256=hashes["model.onnx"],
+            sha256=files["model.onnx"],
             max_tokens=int(cast("int", manifest["max_tokens"])),
             pooling=cast("Pooling", manifest["pooling"]),
             variant=str(manifest["variant"]),
@@ -95,6 +122,7 @@ def _own(folder: Path) -> ModelFolder:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise unavailable(path, f"does not describe a model ({error})", hint=_mend(folder)) from error
+    return found, files
 
 
 def _sentence_transformers(folder: Path) -> ModelFolder:

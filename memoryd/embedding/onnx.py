@@ -150,7 +150,7 @@ class OnnxEmbedder:
             what = "gives a vector per token and nothing says how to pool them"
             raise unavailable(folder.graph, what, hint="add 1_Pooling/config.json of the published model")
         dim = shape[-1] if isinstance(shape[-1], int) else folder.dim
-        if not isinstance(dim, int) or (folder.dim is not None and dim != folder.dim):
+        if dim != folder.dim:
             what = f"has {dim} dimensions where its description says {folder.dim}"
             raise unavailable(folder.graph, what, hint=_OTHER_MODEL)
         return name, pooling, dim

@@ -222,16 +222,22 @@ async def running(
     *,
     listen: bool = False,
     embedder: Embedder | None = None,
+    model: Path | None = None,
     before_start: Callable[[Daemon], None] = lambda _: None,
     **sections: dict[str, object],
 ) -> AsyncIterator[House]:
-    """Run a daemon on `folder / "data"`; its settings are given by section, `memory={"idle_after_s": 1.0}`."""
+    """Run a daemon on `folder / "data"`; its settings are given by section, `memory={"idle_after_s": 1.0}`.
+
+    Without the folder of a `model`, it embeds by `embedder`, if not given by hashing.
+    """
     before = _Left.now()
+    if model is not None:
+        sections["embedding"] = {"model": str(model)}
+    elif embedder is None:
+        embedder = HashingEmbedder()
     root = folder / "data"
     logging.configure("json", "info")
-    daemon = Daemon(
-        config_of(root, folder / "d.sock", **sections), listen=listen, embedder=embedder or HashingEmbedder()
-    )
+    daemon = Daemon(config_of(root, folder / "d.sock", **sections), listen=listen, embedder=embedder)
     before_start(daemon)
     await daemon.start()
 

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from memoryd.app import Daemon
-from memoryd.embedding.folder import SHIPPED
 from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.protocol import wire
 from memoryd.protocol.errors import (
@@ -289,31 +288,6 @@ async def test_a_memory_of_another_model_is_refused_whole_and_answers_again_unde
 
 
 # --- the model ---
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "model.json"])
-@pytest.mark.parametrize("how", ["missing", "damaged"])
-async def test_a_model_file_that_is_missing_or_damaged_is_named_and_the_data_is_left_alone(
-    tmp_path: Path, name: str, how: str
-) -> None:
-    async with running(tmp_path) as house:
-        await house.memory.remember(TEXT, user="alice")
-    model = tmp_path / "model"
-    model.mkdir()
-    for file in (SHIPPED / "all-MiniLM-L6-v2").iterdir():
-        (model / file.name).symlink_to(file)
-    (model / name).unlink()
-    if how == "damaged":
-        (model / name).write_bytes(b"\x00 not what it was")
-    config = config_of(tmp_path / "data", tmp_path / "d.sock", embedding={"model": str(model)})
-
-    with pytest.raises(ModelUnavailable) as refused:
-        Daemon(config, listen=False)
-
-    assert refused.value.hint
-    assert refused.value.details["path"]
-    async with running(tmp_path) as house:
-        await still_there(house)
 
 
 async def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ class Served:
         code = (
             "import sys, msgspec; from memoryd import app; from memoryd.config import Config; "
             "from memoryd.embedding.hashing import HashingEmbedder; "
-            "app.OnnxEmbedder.open = staticmethod(lambda *_, **__: HashingEmbedder()); "
+            "app._model_of = lambda *_: (HashingEmbedder().model, HashingEmbedder); "
             "sys.exit(app.run(msgspec.json.decode(sys.argv[1], type=Config)))"
         )
         config = {

@@ -9,15 +9,16 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from memoryd.actors import embedder
+from memoryd.actors import embedded, embedder
 from memoryd.actors.embedder import EmbedderActor
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.pools import AWAITED, PATIENT, Pools
 from memoryd.actors.slot import Slot
 from memoryd.embedding.hashing import HashingEmbedder
-from memoryd.protocol.errors import ActorFailed, Expired
+from memoryd.protocol.errors import ActorFailed, Expired, ModelUnavailable
 from memoryd.protocol.interfaces import Embeddings, ModelInfo
 from memoryd.protocol.internal import Embed, ForgetTexts
+from tests.helpers.daemon import until
 
 
 class Recorder:
@@ -25,11 +26,11 @@ class Recorder:
 
     batch_size = 1
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int = 16) -> None:
         self.runs: list[list[str]] = []
         self.gate = threading.Event()
         self.gate.set()
-        self._hashing = HashingEmbedder(16)
+        self._hashing = HashingEmbedder(dim)
 
     @property
     def model(self) -> ModelInfo:
@@ -46,13 +47,20 @@ class Recorder:
 class Bench:
     def __init__(self) -> None:
         self.encoder = Recorder()
+        self.model = self.encoder.model
+        self.fault: ModelUnavailable | None = None
         self.pools = Pools(embed_threads=1)
         self.slot = Slot(
             "embedder",
-            lambda: EmbedderActor(self.encoder, self.pools),
+            lambda: EmbedderActor(self.load, self.model, self.pools),
             on_exit=lambda *_: None,
             park=lambda *_: None,
         )
+
+    def load(self) -> Recorder:
+        if self.fault is not None:
+            raise self.fault
+        return self.encoder
 
     def ask(self, *texts: str, urgent: bool = False, within: float = 5.0) -> asyncio.Task[Embeddings]:
         message = Embed(texts=texts, urgent=urgent, weight=1)
@@ -90,7 +98,7 @@ async def test_no_texts_give_no_vectors(bench: Bench) -> None:
 async def test_a_text_that_comes_again_soon_is_not_embedded_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedder, "REMEMBERED", 2)
+    monkeypatch.setattr(embedded, "REMEMBERED", 2)
     first = await bench.ask("one", "two")
     again = await bench.ask("two", "one", urgent=True)
     assert (again.vectors == first.vectors[::-1]).all()
@@ -188,6 +196,27 @@ async def test_what_expired_while_it_waited_is_not_embedded(bench: Bench) -> Non
     await bench.ask("next")
 
     assert ["too late"] not in bench.encoder.runs
+
+
+async def test_a_model_that_comes_later_must_be_the_one_that_was_expected(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedder, "RETRY_MODEL_S", 0.01)
+    await bench.slot.stop(5.0)
+    expected, bench.fault = bench.encoder, ModelUnavailable("gone", hint="bring it back")
+    await bench.slot.start()
+    patient = bench.ask("can wait")
+    with pytest.raises(ModelUnavailable, match="bring it back"):
+        await bench.ask("cannot wait", urgent=True)
+
+    bench.encoder, bench.fault = Recorder(dim=24), None
+    await until(lambda: "another one" in str(bench.slot.actor.fault))
+    assert not patient.done()
+
+    bench.encoder = expected
+    assert (await patient).vectors.shape == (1, 16)
+    assert (await bench.ask("cannot wait", urgent=True)).vectors.shape == (1, 16)
+    assert bench.slot.incarnations == 2
 
 
 async def test_a_text_the_encoder_cannot_take_fails_its_asker_alone(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sqlite3
 import stat
 import tomllib
 from pathlib import Path
@@ -188,6 +189,23 @@ def test_the_doctor_finds_files_that_others_may_read(nowhere: Path) -> None:
 
     assert result.exit_code == 1
     assert "others may reach" in result.stdout
+
+
+def test_the_doctor_finds_an_sqlite_that_cannot_search_for_words(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Poor(sqlite3.Connection):
+        def execute(self, *given: object) -> sqlite3.Cursor:
+            raise sqlite3.OperationalError("no such module: fts5")
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path: connect(path, factory=Poor))
+
+    result = call("doctor", "--data-dir", str(nowhere / "data"))
+
+    assert result.exit_code == 1
+    assert "no such module: fts5" in result.stdout
+    assert "use a Python whose SQLite is built with FTS5" in " ".join(result.stdout.split())
 
 
 def test_the_doctor_finds_a_model_that_is_not_there(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
