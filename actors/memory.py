@@ -48,6 +48,8 @@ from memoryd.protocol.internal import (
 from memoryd.protocol.records import ANY, Draft, MemoryRecord, Step, Trajectory, as_embedded, microseconds
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
@@ -114,6 +116,7 @@ class MemoryAgent(Actor):
         pools: Pools,
         clock: Clock,
         limits: MemoryLimits,
+        zone: ZoneInfo,
         model: ModelInfo,
     ) -> None:
         self._user = user
@@ -127,6 +130,7 @@ class MemoryAgent(Actor):
         self._pools = pools
         self._clock = clock
         self._limits = limits
+        self._zone = zone
         self._model = model
         self._jobs: deque[_Job] = deque()
         self._received = Seq(0)  # the last event taken from the relay
@@ -186,6 +190,8 @@ class MemoryAgent(Actor):
             knowledge=self._knowledge,
             nothing_is_published=self._nothing_is_published,
             pools=self._pools,
+            clock=self._clock,
+            zone=self._zone,
         )
         self._received = opened.applied_seq
         self._last_used = asyncio.get_running_loop().time()

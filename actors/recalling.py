@@ -7,23 +7,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
 
 from memoryd import metrics
 from memoryd.actors.knowledge import merge
 from memoryd.actors.mailbox import Deadline
+from memoryd.actors.timing import Timing, timing
 from memoryd.actors.trajectories import Trajectories, fitting_prefix, weight_of_record
 from memoryd.protocol.errors import Expired, MemorydError, ModelUnavailable, NotFound
 from memoryd.protocol.ids import UserId
 from memoryd.protocol.internal import Embed, QueryGlobal
 from memoryd.protocol.messages import Explained, Plan, Recall, Recalled, Why
-from memoryd.protocol.records import MemoryFilter, RetrievedMemory
+from memoryd.protocol.records import RetrievedMemory
+from memoryd.times import spoken
 
 if TYPE_CHECKING:
     from memoryd.actors.branching import Branching
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.actors.wording import Wording
+    from memoryd.clock import Clock
     from memoryd.protocol.interfaces import Hit, Hits, IndexView, MemoryStore, Vectors, Words
+    from memoryd.protocol.messages import SpokenTime
 
 EMBED_SHARE: Final = 0.8  # of the time there is; the rest is for an answer by words alone
 
@@ -41,6 +46,7 @@ class _Asked:
     told: Trajectories
     vector: Vectors | None
     words: Words | None
+    timing: Timing
     missing: tuple[str, ...]
     understood: float
 
@@ -59,15 +65,17 @@ class Recaller:
     knowledge: Ref
     nothing_is_published: Callable[[], bool]
     pools: Pools
+    clock: Clock
+    zone: ZoneInfo  # of those who name none
 
     async def recall(self, message: Recall, deadline: Deadline) -> Recalled:
         """Return the answer. Raises MemorydError."""
         began = time.perf_counter()
         asked = await self._asked(message, deadline)
-        hits = await self._search(asked, message.top_k, message.filter, explain=message.explain)
+        hits = await self._search(asked, message.top_k, explain=message.explain)
         ranked = time.perf_counter()
         memories = [self._retrieved(asked, hit) for hit in hits.hits]
-        memories, missing = await self._with_published(memories, message, asked.vector, deadline)
+        memories, missing = await self._with_published(memories, message, asked, deadline)
         missing += asked.missing
         fitting = fitting_prefix(memories, lambda memory: weight_of_record(memory.record))
         if len(fitting) < len(memories):
@@ -79,7 +87,7 @@ class Recaller:
             tier=hits.path,
             partial=missing,
             elapsed_ms=round(elapsed * 1e3, 3),
-            plan=plan_of(asked.words, hits.candidates, began, asked.understood, ranked) if message.explain else None,
+            plan=self._plan(asked, hits.candidates, began, ranked) if message.explain else None,
         )
 
     async def why(self, message: Why, deadline: Deadline) -> Explained:
@@ -95,7 +103,7 @@ class Recaller:
             memory=self._retrieved(asked, placed.hit),
             place=placed.place,
             passes=placed.passes,
-            plan=plan_of(asked.words, placed.candidates, began, asked.understood, time.perf_counter()),
+            plan=self._plan(asked, placed.candidates, began, time.perf_counter()),
             tier=placed.path,
             partial=asked.missing,
         )
@@ -110,25 +118,35 @@ class Recaller:
         )
 
     async def _asked(self, message: Recall | Why, deadline: Deadline) -> _Asked:
-        """Embed the query and look its words up, at the same time. One of them may be missing, but not both."""
+        """Embed the query, and meanwhile look its words up. One of them may be missing, but not both."""
         is_lexical = isinstance(message, Recall) and message.lexical
         view, told, missing = await self._looked_at(message)
-        matching = asyncio.ensure_future(self.wording.match(view, message.query, message.filter))
+        matching = asyncio.ensure_future(self._matched(message, view))
         try:
             vector = None if is_lexical else await self._embedded(message.query, deadline)
         except (Expired, ModelUnavailable):
-            if await matching is None:
+            if (await matching)[0] is None:
                 raise
             vector = None
         except BaseException:
             matching.cancel()
             raise
-        words = await matching
+        words, timing = await matching
         if words is None or words.lacking:
             missing = (*missing, "words")
         if vector is None and not is_lexical:
             missing = (*missing, "vectors")
-        return _Asked(view, told, vector, words, missing, time.perf_counter())
+        return _Asked(view, told, vector, words, timing, missing, time.perf_counter())
+
+    async def _matched(self, message: Recall | Why, view: IndexView) -> tuple[Words | None, Timing]:
+        """Look the words up, and see of which time they speak. Raises InvalidMessage when that leaves nothing of the filter."""
+        asked = Timing(message.filter)
+        if message.time != "ignore":
+            zone = ZoneInfo(message.timezone) if message.timezone else self.zone
+            said = spoken(message.query, message.now or self.clock.now(), zone)
+            event = await self.wording.event(view, message.query, said.event) if said.event else None
+            asked = timing(said, event, message.time, message.filter)
+        return await self.wording.match(view, message.query, asked.where, asked.preferred), asked
 
     async def _embedded(self, query: str, deadline: Deadline) -> Vectors:
         """Return the vector of the query, float32 [dim]. Raises Expired when there would be no time left for an answer."""
@@ -138,14 +156,14 @@ class Recaller:
         return vector
 
     async def _with_published(
-        self, memories: list[RetrievedMemory], message: Recall, vector: Vectors | None, deadline: Deadline
+        self, memories: list[RetrievedMemory], message: Recall, of: _Asked, deadline: Deadline
     ) -> tuple[list[RetrievedMemory], tuple[str, ...]]:
         """Merge in what others published; without an answer in half the time left, say that it is missing."""
         if message.as_of is not None or self.nothing_is_published():
             return memories, ()
-        if vector is None:
+        if of.vector is None:
             return memories, ("global",)
-        asked = QueryGlobal(vector=vector, top_k=message.top_k, filter=message.filter, asked_by=self.user)
+        asked = QueryGlobal(vector=of.vector, top_k=message.top_k, filter=of.timing.where, asked_by=self.user)
         try:
             known = await self.knowledge.ask(asked, deadline=Deadline.after(deadline.remaining / 2))
         except MemorydError:
@@ -162,8 +180,8 @@ class Recaller:
         looked, told = await branching.looks.at(branch, message.as_of)
         return looked.index.view(), told, ("history",) if looked.has_lost else ()
 
-    async def _search(self, asked: _Asked, k: int, where: MemoryFilter, *, explain: bool) -> Hits:
-        view, words, vector = asked.view, asked.words, asked.vector
+    async def _search(self, asked: _Asked, k: int, *, explain: bool) -> Hits:
+        view, words, vector, where = asked.view, asked.words, asked.vector, asked.timing.where
         if words is not None:
             return await self.pools.search(words.rank, vector, k=k, explain=explain)
         if vector is None:
@@ -172,12 +190,17 @@ class Recaller:
             return view.search(vector, k=k, where=where)
         return await self.pools.search(view.search, vector, k=k, where=where)
 
+    def _plan(self, asked: _Asked, candidates: int, began: float, ranked: float) -> Plan:
+        return plan_of(asked.words, asked.timing.told, candidates, began, asked.understood, ranked)
+
 
 def _wordless() -> MemorydError:
     return MemorydError("the words of this memory cannot be looked up", hint="see the log of the daemon")
 
 
-def plan_of(words: Words | None, candidates: int, began: float, understood: float, ranked: float) -> Plan:
+def plan_of(
+    words: Words | None, told: SpokenTime | None, candidates: int, began: float, understood: float, ranked: float
+) -> Plan:
     """Return how an answer came about; the moments are of the performance counter."""
     return Plan(
         terms={one.term: round(one.idf, 3) for one in words.matched} if words else {},
@@ -185,4 +208,5 @@ def plan_of(words: Words | None, candidates: int, began: float, understood: floa
         candidates=candidates,
         understood_ms=round((understood - began) * 1e3, 3),
         ranked_ms=round((ranked - understood) * 1e3, 3),
+        time=told,
     )

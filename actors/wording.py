@@ -10,10 +10,11 @@ from memoryd.protocol.errors import Damaged, StorageFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
-    from memoryd.protocol.ids import UserId
+    from memoryd.protocol.ids import RecordId, UserId
     from memoryd.protocol.interfaces import IndexView, Words, WordsIndex
     from memoryd.protocol.records import MemoryFilter
 
@@ -42,16 +43,26 @@ class Wording:
         self._is_covering = False
         self._unmerged = 0
 
-    async def match(self, view: IndexView, query: str, where: MemoryFilter) -> Words | None:
+    async def match(
+        self, view: IndexView, query: str, where: MemoryFilter, preferred: MemoryFilter | None
+    ) -> Words | None:
         """Look the words of a query up; None when that failed. What the index lacks of this memory is taken in soon."""
         try:
-            found = await self._pools.search(self._words.match, view, query, where, WAITED_FOR)
+            found = await self._pools.search(self._words.match, view, query, where, WAITED_FOR, preferred)
         except StorageFault as error:
             await self._failed(error)
             return None
         if found.lacking:
             self._cover()
         return found
+
+    async def event(self, view: IndexView, query: str, name: str) -> tuple[RecordId, datetime] | None:
+        """Return the memory of an event that the query names, and its moment; None without one, or when that failed."""
+        try:
+            return await self._pools.search(self._words.event, view, query, name, WAITED_FOR)
+        except StorageFault as error:
+            await self._failed(error)
+            return None
 
     def follow(self) -> None:
         """Take in what has been added, once it is much."""

@@ -48,6 +48,11 @@ class Conversation:
     turns: Sequence[Turn]
     questions: Sequence[Question]
 
+    @property
+    def asked(self) -> datetime:
+        """When its questions are asked: as it ends."""
+        return max(turn.when for turn in self.turns)
+
 
 def load(path: Path) -> list[Conversation]:
     """Read a file, packed or not. Raises ValueError when it has neither format."""

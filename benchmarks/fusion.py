@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,12 +22,14 @@ from rich.table import Table
 
 from benchmarks import corpus
 from benchmarks.conversations import Conversation, load
+from memoryd.actors.timing import timing
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import RealFiles
 from memoryd.protocol.ids import BEFORE_ALL, RecordId, new_ulid
 from memoryd.protocol.interfaces import Contents
 from memoryd.protocol.records import ANY, MemoryKind, MemoryRecord, MemorySource, as_embedded
 from memoryd.rvf.records import decode_record, encode_record
+from memoryd.times import spoken
 from memoryd.vectors.index import VectorIndex
 from memoryd.words.fusion import BY_VECTORS, WEIGHTS
 from memoryd.words.hybrid import WordsIndex
@@ -92,7 +95,10 @@ def cases(conversation: Conversation, embedder: OnnxEmbedder, folder: Path) -> l
     found = []
     for question, vector in zip(conversation.questions, queries, strict=True):
         nearest = view.nearest(vector, alive, k=BY_VECTORS, is_filtered=False)
-        of = words.match(view, question.text, ANY, 0).by_words.candidates(view, nearest, vector)
+        said = spoken(question.text, conversation.asked, UTC)
+        event = words.event(view, question.text, said.event, 0) if said.event else None
+        meant = timing(said, event, "prefer", ANY).preferred
+        of = words.match(view, question.text, ANY, 0, meant).candidates(vector, nearest)
         gold = [places[turn] for turn in question.turns]
         found.append(
             Case(

@@ -102,10 +102,11 @@ class Ours:
         raise RuntimeError("the words of a conversation were not taken in")
 
     async def rank(self, conversation: Conversation, question: str) -> tuple[list[str], float]:
+        user, now = conversation.name, conversation.asked
         began = time.perf_counter()
-        await self._memory.recall(question, user=conversation.name, top_k=K, lexical=self.is_lexical)
+        await self._memory.recall(question, user=user, top_k=K, now=now, lexical=self.is_lexical)
         taken = (time.perf_counter() - began) * 1e3
-        found = await self._memory.recall(question, user=conversation.name, top_k=_DEPTH, lexical=self.is_lexical)
+        found = await self._memory.recall(question, user=user, top_k=_DEPTH, now=now, lexical=self.is_lexical)
         if found.partial:
             raise RuntimeError(f"an answer lacks {found.partial}")
         return [str(each.record.metadata["turn"]) for each in found.memories], taken

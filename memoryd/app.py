@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
+from zoneinfo import ZoneInfo
 
 import faiss
 import numpy.ma  # noqa: F401 - otherwise the first np.isin or np.unique waits for this import
@@ -267,6 +268,7 @@ class Daemon:
             pools=self._pools,
             clock=self._clock,
             limits=MemoryLimits(self._config.memory.commit_after_s, self._config.memory.commit_records),
+            zone=ZoneInfo(self._config.recall.timezone),
             model=self._model,
         )
 

@@ -15,7 +15,16 @@ from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.events import Ack, Event, Receipt, StoredEvent, weight_of
 from memoryd.protocol.ids import BranchName, RecordId, Seq, TrajectoryId
-from memoryd.protocol.records import ANY, Draft, MemoryFilter, MemoryKind, MemoryRecord, MemorySource, Trajectory
+from memoryd.protocol.records import (
+    ANY,
+    Draft,
+    MemoryFilter,
+    MemoryKind,
+    MemoryRecord,
+    MemorySource,
+    TimeUse,
+    Trajectory,
+)
 from memoryd.transport import SocketTransport, Transport
 
 E = TypeVar("E", bound=StrEnum)
@@ -115,6 +124,8 @@ class Memory:
         filter: MemoryFilter = ANY,  # noqa: A002 - the word of the domain
         deadline: float = WITHIN_S,
         now: datetime | None = None,
+        timezone: str | None = None,
+        time: TimeUse = "prefer",
         branch: str | None = None,
         as_of: datetime | None = None,
         explain: bool = False,
@@ -122,6 +133,8 @@ class Memory:
     ) -> m.Recalled:
         """Find what was like this before. `deadline` is in seconds: in a hurry words alone answer; after it, Expired.
 
+        When the query speaks of a time, such as "last week", memories of then come sooner; no others answer when `time` is
+        "filter", and with "ignore" it means nothing. It counts from `now`, the daemon's clock if absent, in `timezone`, an IANA name.
         `branch` asks another branch than the one in use, `as_of` the memory as it stood then. With `explain` each memory says
         why it has its score, and the answer how it came about. `lexical` asks for words alone, which saves the embedding.
         """
@@ -130,6 +143,8 @@ class Memory:
             top_k=top_k,
             filter=filter,
             now=now,
+            timezone=timezone,
+            time=time,
             branch=_branch(branch),
             as_of=as_of,
             explain=explain,
@@ -144,11 +159,23 @@ class Memory:
         *,
         user: str | None = None,
         filter: MemoryFilter = ANY,  # noqa: A002 - the word of the domain
+        now: datetime | None = None,
+        timezone: str | None = None,
+        time: TimeUse = "prefer",
         branch: str | None = None,
         as_of: datetime | None = None,
     ) -> m.Explained:
         """Say where the memory with the id `record` stands among those that `query` asks for, and why, whether it would be found or not."""
-        message = m.Why(query=query, id=RecordId(record), filter=filter, branch=_branch(branch), as_of=as_of)
+        message = m.Why(
+            query=query,
+            id=RecordId(record),
+            filter=filter,
+            now=now,
+            timezone=timezone,
+            time=time,
+            branch=_branch(branch),
+            as_of=as_of,
+        )
         return await self._use.request(user, message, WITHIN_S)
 
     async def forget(

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from memoryd.protocol.errors import ConfigError
+from memoryd.protocol.errors import ConfigError, InvalidMessage
+from memoryd.protocol.records import checked_zone
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
@@ -55,6 +56,18 @@ class MemorySettings(_Section, frozen=True, kw_only=True):
     resident_users: Count = 1_000
     hnsw_above_rows: Count = 200_000
     history_s: Annotated[float, Meta(ge=0)] = 7 * 86_400.0
+
+
+class RecallSettings(_Section, frozen=True, kw_only=True):
+    """How questions are meant: in which time zone, where they do not say."""
+
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        try:
+            checked_zone(self.timezone, "timezone")
+        except InvalidMessage as error:
+            raise ValueError(str(error)) from error  # which becomes an error that names the key
 
 
 class EventSettings(_Section, frozen=True, kw_only=True):
@@ -99,6 +112,7 @@ class Config(_Section, frozen=True, kw_only=True):
     server: Server = Server()
     embedding: Embedding = Embedding()
     memory: MemorySettings = MemorySettings()
+    recall: RecallSettings = RecallSettings()
     events: EventSettings = EventSettings()
     security: Security = Security()
     observability: Observability = Observability()

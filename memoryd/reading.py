@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memoryd.actors.recalling import plan_of
+from memoryd.actors.timing import Timing, timing
 from memoryd.actors.trajectories import Trajectories
+from memoryd.clock import SystemClock
 from memoryd.files import RealFiles
 from memoryd.protocol.messages import Recalled
 from memoryd.protocol.records import RetrievedMemory, microseconds
@@ -19,15 +22,16 @@ from memoryd.rvf.places import branch_of
 from memoryd.rvf.reader import damaged
 from memoryd.rvf.records import UNREADABLE, decode_record
 from memoryd.rvf.snapshot import read_snapshot
+from memoryd.times import spoken
 from memoryd.vectors.codes import Codebook
 from memoryd.vectors.index import VectorIndex
 from memoryd.words.hybrid import WordsIndex
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, tzinfo
 
     from memoryd.protocol.interfaces import Embedder
-    from memoryd.protocol.records import MemoryFilter
+    from memoryd.protocol.records import MemoryFilter, TimeUse
 
 
 def recall(
@@ -38,6 +42,8 @@ def recall(
     top_k: int,
     where: MemoryFilter,
     as_of: datetime | None = None,
+    zone: tzinfo = UTC,
+    time_use: TimeUse = "prefer",
     explain: bool = False,
 ) -> Recalled:
     """Return what a daemon would answer from the file at `path`, a memory's or a branch's, now or at an earlier moment.
@@ -63,11 +69,17 @@ def recall(
         trajectories = Trajectories(contents.trajectories)
         try:
             words.cover(view, view.rows)
-            matched = words.match(view, query, where, 0)
+            asked = Timing(where)
+            if time_use != "ignore":
+                said = spoken(query, SystemClock().now(), zone)
+                event = words.event(view, query, said.event, 0) if said.event else None
+                asked = timing(said, event, time_use, where)
+            matched = words.match(view, query, asked.where, 0, asked.preferred)
             vector = None if embedder is None else embedder.embed([query]).vectors[0]
             understood = time.perf_counter()
             hits = matched.rank(vector, k=top_k, explain=explain)
-            plan = plan_of(matched, hits.candidates, began, understood, time.perf_counter()) if explain else None
+            ranked = time.perf_counter()
+            plan = plan_of(matched, asked.told, hits.candidates, began, understood, ranked) if explain else None
             records = [trajectories.with_outcome(decode_record(hit.record)) for hit in hits.hits]
         except UNREADABLE as error:
             hint = "a newer program wrote it: use a newer memoryd"

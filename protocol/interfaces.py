@@ -517,8 +517,17 @@ class WordsIndex(Protocol):
         """Do some of what makes looking words up quicker, and return whether there is more."""
         ...
 
-    def match(self, view: IndexView, query: str, where: MemoryFilter, most: int) -> Words:
-        """Look the words of `query` up, for an answer from what passes `where`.
+    def match(
+        self, view: IndexView, query: str, where: MemoryFilter, most: int, preferred: MemoryFilter | None = None
+    ) -> Words:
+        """Look the words of `query` up, for an answer from what passes `where`; what passes `preferred`, a time, comes sooner.
+
+        What the index lacks of this memory is taken in first if it is no more than `most` rows.
+        """
+        ...
+
+    def event(self, view: IndexView, query: str, name: str, most: int) -> tuple[RecordId, datetime] | None:
+        """Return the memory that tells of the event `name`, a part of the query, and its moment; None if none does.
 
         What the index lacks of this memory is taken in first if it is no more than `most` rows.
         """

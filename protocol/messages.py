@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, get_args
 
 from msgspec import Struct
 
@@ -22,10 +22,12 @@ from memoryd.protocol.records import (
     MemoryFilter,
     MemoryRecord,
     RetrievedMemory,
+    TimeUse,
     Trajectory,
     checked_metadata,
     checked_quality,
     checked_text,
+    checked_zone,
 )
 
 R_co = TypeVar("R_co", covariant=True)
@@ -135,16 +137,19 @@ class Remembered(Struct, frozen=True, kw_only=True):
 
 
 class Recall(Ask["Recalled"], frozen=True, kw_only=True):
-    """Find what resembles `query`. `now` is the moment the question is asked at, the daemon's clock if absent.
+    """Find what resembles `query`.
 
-    Another `branch` than the one in use may answer, and the memory as it stood at the moment `as_of`. With `explain` the
-    answer says how it came about. A `lexical` one asks for words alone: the query is not embedded.
+    What it says about time counts from `now`, the daemon's clock if absent, in `timezone`, that of the configuration if absent;
+    `time` says what becomes of it. Another `branch` than the one in use may answer, and the memory as it stood at the moment
+    `as_of`. With `explain` the answer says how it came about. A `lexical` one asks for words alone: the query is not embedded.
     """
 
     query: str
     top_k: int = 5
     filter: MemoryFilter = ANY
     now: Moment | None = None
+    timezone: str | None = None
+    time: TimeUse = "prefer"
     branch: BranchName | None = None
     as_of: Moment | None = None
     explain: bool = False
@@ -152,7 +157,7 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         checked_text(self.query, "query", MAX_QUERY_BYTES)
-        checked_moment(self.now, "now")
+        _check_time(self.now, self.timezone, self.time)
         checked_moment(self.as_of, "as_of")
         if self.branch is not None:
             ids.branch_name(self.branch)
@@ -160,12 +165,32 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
             raise InvalidMessage("top_k out of range", field="top_k", hint=f"use 1 to {MAX_TOP_K}")
 
 
+def _check_time(now: Moment | None, timezone: str | None, use: TimeUse) -> None:
+    checked_moment(now, "now")
+    checked_zone(timezone, "timezone")
+    if use not in get_args(TimeUse):
+        raise InvalidMessage("no such use of time", field="time", hint="use prefer, filter or ignore")
+
+
+class SpokenTime(Struct, frozen=True, kw_only=True):
+    """The time that a query speaks of, in the words `phrases`: from `since`, inclusive, up to `until`, exclusive.
+
+    `anchor` is the memory whose moment stands for an event that they name, such as "before the release".
+    """
+
+    phrases: tuple[str, ...]
+    use: TimeUse
+    since: Moment | None = None
+    until: Moment | None = None
+    anchor: RecordId | None = None
+
+
 class Plan(Struct, frozen=True, kw_only=True):
     """How an answer came about.
 
     `terms` are the words that were looked up, with what each is worth by its rarity; `pruned` ones were too common. So many
     `candidates` were scored. `understood_ms` went by until the query was embedded and its words were looked up, which happens
-    at the same time; `ranked_ms` until the candidates were scored.
+    at the same time; `ranked_ms` until the candidates were scored. `time` is there if the query speaks of one that was used.
     """
 
     terms: dict[str, float]
@@ -173,6 +198,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     candidates: int
     understood_ms: float
     ranked_ms: float
+    time: SpokenTime | None = None
 
 
 class Recalled(Struct, frozen=True, kw_only=True):
@@ -193,16 +219,23 @@ class Recalled(Struct, frozen=True, kw_only=True):
 
 
 class Why(Ask["Explained"], frozen=True, kw_only=True):
-    """Say where the memory `id` stands among those that `query` asks for, and why, whether it would be found or not."""
+    """Say where the memory `id` stands among those that `query` asks for, and why, whether it would be found or not.
+
+    `now`, `timezone` and `time` are those of a Recall.
+    """
 
     query: str
     id: RecordId
     filter: MemoryFilter = ANY
+    now: Moment | None = None
+    timezone: str | None = None
+    time: TimeUse = "prefer"
     branch: BranchName | None = None
     as_of: Moment | None = None
 
     def __post_init__(self) -> None:
         checked_text(self.query, "query", MAX_QUERY_BYTES)
+        _check_time(self.now, self.timezone, self.time)
         checked_moment(self.as_of, "as_of")
         ids.record_id(self.id)
         if self.branch is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +17,9 @@ from memoryd.protocol.ids import RecordId, TrajectoryId
 
 MAX_TEXT_BYTES = 65_536
 MAX_METADATA_BYTES = 16_384
+
+# What a recall does with the time that its query speaks of: such memories come sooner, no others answer, or nothing.
+TimeUse = Literal["prefer", "filter", "ignore"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -54,6 +58,21 @@ def checked_quality(quality: float | None, field: str) -> float | None:
     if quality is not None and not (math.isfinite(quality) and 0.0 <= quality <= 1.0):
         raise InvalidMessage("quality out of range", field=field, hint="use a number from 0.0 to 1.0")
     return quality
+
+
+def checked_zone(name: str | None, field: str) -> str | None:
+    """Return `name` when it is None or a time zone that this machine knows. Raises InvalidMessage."""
+    if name is None:
+        return None
+    from zoneinfo import ZoneInfo  # most clients name no zone
+
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # OSError: a folder of zones, such as Europe
+        raise InvalidMessage(
+            "no such time zone", field=field, hint="use a name of the IANA database, such as Europe/Berlin or UTC"
+        ) from None
+    return name
 
 
 class MemorySource(StrEnum):
@@ -152,15 +171,19 @@ class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class MemoryFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which memories may answer; an empty field lets every memory through. `since` is inclusive."""
+    """Which memories may answer; an empty field lets every memory through. `since` is inclusive, `until` is not."""
 
     kinds: frozenset[MemoryKind] = frozenset()
     sources: frozenset[MemorySource] = frozenset()
     since: Moment | None = None
+    until: Moment | None = None
     session_id: str | None = None
 
     def __post_init__(self) -> None:
         checked_moment(self.since, "since")
+        checked_moment(self.until, "until")
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise InvalidMessage("since is not before until", field="since", hint="use a since that is before until")
 
 
 ANY = MemoryFilter()

@@ -15,7 +15,7 @@ from memoryd.cli.times import FORMS, moment
 if TYPE_CHECKING:
     from memoryd.cli.connection import Connection
     from memoryd.protocol.messages import Forgotten, Recalled
-    from memoryd.protocol.records import MemoryFilter
+    from memoryd.protocol.records import MemoryFilter, TimeUse
 
 KINDS: Final = click.Choice(["episode", "strategy", "finding", "pattern"])
 SOURCES: Final = click.Choice(
@@ -40,6 +40,17 @@ _PARTIAL: Final = {
 @click.option("--kind", "kinds", type=KINDS, multiple=True, help="Only this kind; may be given again.")
 @click.option("--source", "sources", type=SOURCES, multiple=True, help="Only from this source; may be given again.")
 @click.option("--since", type=moment, metavar="WHEN", help=f"Only memories since then: {FORMS}.")
+@click.option("--until", type=moment, metavar="WHEN", help="Only memories before then; written like --since.")
+@click.option(
+    "--time",
+    type=click.Choice(["prefer", "filter", "ignore"]),
+    default="prefer",
+    show_default=True,
+    help="When the text speaks of a time ('last week', 'in March'): what was then comes sooner, or nothing else answers.",
+)
+@click.option(
+    "--timezone", metavar="ZONE", help="The time zone of such words, such as Europe/Berlin; the daemon's if not given."
+)
 @click.option("--session", metavar="ID", help="Only memories of this session.")
 @click.option(
     "--deadline-ms", type=click.IntRange(min=1), metavar="N", help="Give up after so long; 30000 if not given."
@@ -64,6 +75,9 @@ def recall_command(
     kinds: tuple[str, ...],
     sources: tuple[str, ...],
     since: datetime | None,
+    until: datetime | None,
+    time: TimeUse,
+    timezone: str | None,
     session: str | None,
     deadline_ms: int | None,
     branch: str | None,
@@ -83,16 +97,18 @@ def recall_command(
       memoryd recall "the login test fails after the session change"
       memoryd recall --kind strategy --since 2w -k 3 --json "migrate the database"
       memoryd recall --as-of 2d "why does the build fail"
+      memoryd recall --time filter "what failed last week"
       memoryd recall --read-only backup/alice/memory.rvf "the login test fails"
     """
     from memoryd.cli.connection import connected, run
     from memoryd.client import WITHIN_S
-    from memoryd.protocol.records import MemoryFilter, MemoryKind, MemorySource
+    from memoryd.protocol.records import MemoryFilter, MemoryKind, MemorySource, checked_zone
 
     wanted = MemoryFilter(
         kinds=frozenset(map(MemoryKind, kinds)),
         sources=frozenset(map(MemorySource, sources)),
         since=since,
+        until=until,
         session_id=session,
     )
     deadline_s = WITHIN_S if deadline_ms is None else deadline_ms / 1000
@@ -100,7 +116,8 @@ def recall_command(
     if path is not None:
         if branch is not None:
             raise click.UsageError("a branch is a file of its own: name it with --read-only")
-        answer = _read(path, text, top, wanted, as_of, explain=explain, lexical=lexical)
+        zone = checked_zone(timezone, "timezone")
+        answer = _read(path, text, top, wanted, as_of, zone, time, explain=explain, lexical=lexical)
         _print_answer(text, _owner(path), answer, as_json=as_json)
         return
 
@@ -112,6 +129,8 @@ def recall_command(
                 top_k=top,
                 filter=wanted,
                 deadline=deadline_s,
+                timezone=timezone,
+                time=time,
                 branch=branch,
                 as_of=as_of,
                 explain=explain,
@@ -276,16 +295,30 @@ def _read(
     top: int,
     wanted: MemoryFilter,
     as_of: datetime | None,
+    zone: str | None,
+    time_use: TimeUse,
     *,
     explain: bool,
     lexical: bool,
 ) -> Recalled:
+    from zoneinfo import ZoneInfo
+
     from memoryd.config import Config
     from memoryd.embedding.onnx import OnnxEmbedder
     from memoryd.reading import recall
 
-    encoder = None if lexical else OnnxEmbedder.open(Config().embedding.model, threads=1)
-    return recall(path, text, encoder, top_k=top, where=wanted, as_of=as_of, explain=explain)
+    config = Config()
+    return recall(
+        path,
+        text,
+        None if lexical else OnnxEmbedder.open(config.embedding.model, threads=1),
+        top_k=top,
+        where=wanted,
+        as_of=as_of,
+        zone=ZoneInfo(zone or config.recall.timezone),
+        time_use=time_use,
+        explain=explain,
+    )
 
 
 def _owner(path: Path) -> str:

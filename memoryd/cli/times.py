@@ -1,4 +1,4 @@
-"""Moments as people write them: ISO dates, and `2h`, `3d`, `1w` for so long ago."""
+"""Moments as people write them: ISO dates, `2h`, `3d`, `1w` for so long ago, and "yesterday" or "two days ago"."""
 
 from __future__ import annotations
 
@@ -17,20 +17,29 @@ _UNITS: Final = {
 }
 _AGO: Final = re.compile(r"(\d{1,9})([smhdw])")
 
-FORMS: Final = "an ISO date or time (2026-03-11, 2026-03-11T10:00Z; local time unless it says otherwise), or 90s, 30m, 2h, 3d, 1w ago"
+FORMS: Final = "an ISO date or time (2026-03-11, 2026-03-11T10:00Z; local time unless it says otherwise), 90s, 30m, 2h, 3d, 1w ago, or where yesterday, last week, 'two days ago', 'May 2023' begins"
 
 
 def parse_moment(text: str, now: datetime) -> datetime:
     """Return the moment `text` means. Raises ValueError.
 
-    `2h` is two hours before `now`; units are s, m (minutes), h, d and w. Anything else is read as ISO 8601; without a
-    time zone it means local time.
+    `2h` is two hours before `now`; units are s, m (minutes), h, d and w. A time in words is its beginning, see memoryd.times.
+    Anything else is read as ISO 8601; without a time zone it means local time, as words do.
     """
     ago = _AGO.fullmatch(text.strip().lower())
     try:
         if ago is not None:
             return now - int(ago[1]) * _UNITS[ago[2]]
-        return datetime.fromisoformat(text.strip()).astimezone()
+        try:
+            found = datetime.fromisoformat(text.strip())
+        except ValueError:
+            from memoryd.times import beginning
+
+            named = beginning(text, now.astimezone().replace(tzinfo=None))
+            if named is None:
+                raise
+            found = named
+        return found.astimezone()
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is not a moment: use {FORMS}") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from memoryd.protocol.messages import Explained, Plan
+    from memoryd.protocol.messages import Explained, Plan, SpokenTime
     from memoryd.protocol.records import RetrievedMemory
+
+_USES: Final = {"prefer": "preferred time", "filter": "only the time"}
 
 
 @click.command("why")
@@ -84,8 +86,9 @@ def plan_line(plan: Plan) -> str:
     """Return in one line how an answer came about."""
     terms = ", ".join(f"{term} {idf:.1f}" for term, idf in sorted(plan.terms.items(), key=lambda pair: -pair[1]))
     pruned = f" · too common: {', '.join(plan.pruned)}" if plan.pruned else ""
+    time = f" · {_time(plan.time)}" if plan.time else ""
     return (
-        f"{plan.candidates} candidates · words by rarity: {terms or 'none'}{pruned} · "
+        f"{plan.candidates} candidates · words by rarity: {terms or 'none'}{pruned}{time} · "
         f"understood in {plan.understood_ms:.1f} ms, ranked in {plan.ranked_ms:.1f} ms"
     )
 
@@ -98,6 +101,14 @@ def _print(explained: Explained) -> None:
     place = f"place {explained.place} of {explained.plan.candidates} candidates"
     out.print(place if explained.passes else f"it does not pass the filter; otherwise {place}")
     out.print(plan_line(explained.plan), style="dim")
+
+
+def _time(spoken: SpokenTime) -> str:
+    phrases = ", ".join(f'"{each}"' for each in spoken.phrases)
+    since = f" from {spoken.since.isoformat()}" if spoken.since else ""
+    until = f" until {spoken.until.isoformat()}" if spoken.until else ""
+    anchor = f" by {spoken.anchor}" if spoken.anchor else ""
+    return f"{_USES[spoken.use]}: {phrases}{since}{until}{anchor}"
 
 
 def _place(number: int | None) -> str:

@@ -146,7 +146,7 @@ class Table:
         """Return which of the first `rows` are alive, pass `where`, and are older than `before`."""
         mask = self.alive(rows)
         since = None if where.since is None else microseconds(where.since)
-        until = None if before is None else microseconds(before)
+        until = min((microseconds(each) for each in (where.until, before) if each is not None), default=None)
         for part, start, behind in self._parts():
             if start < rows:
                 _narrow_sealed(mask[start:behind], part, where, since, until)

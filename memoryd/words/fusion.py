@@ -17,7 +17,7 @@ import numpy as np
 from memoryd.words.neighbours import NOWHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 BY_WORDS: Final = 100  # candidates of each list
 BY_VECTORS: Final = 32
+OF_TIME: Final = 32  # of each list, among those of the time that the query prefers
+_NO_ROWS: Final = np.empty(0, np.int64)
+
 _AROUND: Final = 50  # of the best by words, whose neighbours are candidates too
 
 _SESSION_BEST: Final = 3  # of a session, whose mean says how much the session is about the query
@@ -40,47 +43,57 @@ _LONG: Final = 40  # words; a memory that has more of them says no more
 _SAID: Final = np.log1p(np.arange(_LONG + 1)).astype(np.float32) / np.float32(4)  # by a memory of so many words
 
 WEIGHTS: Final[Mapping[str, float]] = {
-    "words": 0.212,
-    "words_before": 0.016,
-    "words_after": 0.039,
-    "words_two_before": 0.069,
-    "words_two_after": 0.036,
-    "vector": 0.036,
-    "vector_before": 0.063,
-    "vector_after": 0.010,
-    "session": 0.110,
-    "speaker": 0.046,
-    "question": -0.035,
-    "length": 0.242,
-    "answers": 0.119,
+    "words": 0.194,
+    "words_before": 0.012,
+    "words_after": 0.034,
+    "words_two_before": 0.060,
+    "words_two_after": 0.031,
+    "vector": 0.035,
+    "vector_before": 0.060,
+    "vector_after": 0.011,
+    "session": 0.101,
+    "speaker": 0.043,
+    "question": -0.033,
+    "length": 0.226,
+    "answers": 0.112,
+    "time": 0.081,
 }
 
 
 class ByWords:
-    """What the words of a query say of every row, for an answer from the rows that `mask`, bool [rows], marks."""
+    """What the words of a query say of every row, for an answer from the rows that `mask`, bool [rows], marks.
 
-    def __init__(self, match: Match, joined: Joined, neighbours: Neighbours, mask: Mask) -> None:
+    Those that are `preferred`, bool [rows], score more, and the best of them are looked at although others are better.
+    """
+
+    def __init__(
+        self, match: Match, joined: Joined, neighbours: Neighbours, mask: Mask, preferred: Mask | None = None
+    ) -> None:
         self._match = match
         self._joined = joined
         self._neighbours = neighbours
         self._mask = np.append(mask, False)  # NOWHERE, the last place, is no answer
+        self._preferred = preferred
         best = _best(np.where(mask, match.scores, 0), BY_WORDS)
         highest = float(match.scores[best].max(initial=0))
         scale = max(highest, match.most / 2) or 1.0
         self._coverage = np.float32(highest / scale)
         self._words = np.append(match.scores / np.float32(scale), np.float32(0))
         first = best[np.argsort(-match.scores[best], kind="stable")[:_AROUND]]
-        self._rows = _distinct(np.concatenate([best, self._beside(first)]))
+        rows = [best, self._beside(first)]
+        if preferred is not None:
+            rows.append(_best(np.where(mask & preferred, match.scores, 0), OF_TIME))
+        self._rows = _distinct(np.concatenate(rows))
 
     def candidates(
-        self, view: IndexView, nearest: Nearest, vector: Vectors | None, also: Sequence[int] = ()
+        self, view: IndexView, nearest: Nearest, vector: Vectors | None, also: Numbers = _NO_ROWS
     ) -> Candidates:
         """Return what may answer; without a `vector`, float32 [dim], which `nearest` is near to, words alone count.
 
         The rows `also` are looked at in any case. Raises Damaged.
         """
         near = nearest.rows
-        rows = _distinct(np.concatenate([self._rows, near, self._beside(near), np.array(also, np.int64)]))
+        rows = _distinct(np.concatenate([self._rows, near, self._beside(near), also]))
         cosines = np.zeros(len(self._words), np.float32)
         scaled = np.zeros(len(self._words), np.float32)
         before, after = self._neighbours.before[rows], self._neighbours.after[rows]
@@ -108,6 +121,9 @@ class ByWords:
             "question": joined.are_questions[rows].astype(np.float32),
             "length": _SAID[np.minimum(joined.lengths[rows], _LONG)] * self._coverage,
             "answers": words_before * joined.are_questions[before],
+            "time": np.zeros(len(rows), np.float32)
+            if self._preferred is None
+            else self._preferred[rows].astype(np.float32),
         }
 
     def _beside(self, rows: Numbers) -> Rows:

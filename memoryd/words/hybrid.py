@@ -12,13 +12,15 @@ import numpy as np
 from memoryd.protocol.interfaces import Hit, Hits, Nearest, Placed
 from memoryd.protocol.records import ANY, Explanation
 from memoryd.words.alignment import Alignment, Joined
-from memoryd.words.fusion import BY_VECTORS, ByWords
+from memoryd.words.events import told_in
+from memoryd.words.fusion import BY_VECTORS, OF_TIME, ByWords
 from memoryd.words.lexicon import Lexicon
 from memoryd.words.matching import match, nothing
 from memoryd.words.neighbours import neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -48,6 +50,7 @@ class Question:
     by_words: ByWords
     mask: NDArray[np.bool_]
     is_filtered: bool
+    preferred: NDArray[np.bool_] | None
     lacking: int
 
     @property
@@ -60,7 +63,7 @@ class Question:
 
     def rank(self, vector: Vectors | None, *, k: int, explain: bool = False) -> Hits:
         nearest = self._nearest(vector, k)
-        found = self.by_words.candidates(self.view, nearest, vector)
+        found = self.candidates(vector, nearest)
         best = np.argsort(-found.scores, kind="stable")[:k]
         hits = [hit for hit in self._hits(found, best, nearest, explain=explain) if hit.record]
         return Hits(hits, nearest.path, len(found.rows))
@@ -70,12 +73,20 @@ class Question:
         if row is None:
             return None
         nearest = self._nearest(vector, 1)
-        found = self.by_words.candidates(self.view, nearest, vector, (row,))
+        found = self.candidates(vector, nearest, row)
         own = int(np.searchsorted(found.rows, row))
         ahead = self.mask[found.rows] & (found.scores > found.scores[own])
         (hit,) = self._hits(found, np.array([own]), nearest, explain=True)
         count = len(found.rows) - (not self.mask[row])
         return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(self.mask[row]), nearest.path)
+
+    def candidates(self, vector: Vectors | None, nearest: Nearest, *also: int) -> Candidates:
+        """Return what may answer, see `ByWords.candidates`. Raises Damaged."""
+        rows = np.array(also, np.int64)
+        if vector is not None and self.preferred is not None:
+            of_time = self.view.nearest(vector, self.mask & self.preferred, k=OF_TIME, is_filtered=True)
+            rows = np.concatenate([rows, of_time.rows])
+        return self.by_words.candidates(self.view, nearest, vector, rows)
 
     def _nearest(self, vector: Vectors | None, k: int) -> Nearest:
         if vector is None:
@@ -135,17 +146,21 @@ class WordsIndex:
         with self._lock:
             return self._lexicon is not None and self._lexicon.merge()
 
-    def match(self, view: IndexView, query: str, where: MemoryFilter, most: int) -> Question:
-        """Look the words of `query` up, for an answer from what passes `where`.
+    def match(
+        self, view: IndexView, query: str, where: MemoryFilter, most: int, preferred: MemoryFilter | None = None
+    ) -> Question:
+        """Look the words of `query` up, for an answer from what passes `where`; what passes `preferred`, a time, comes sooner.
 
         What the index lacks of this view is taken in first if it is no more than `most` rows. Raises StorageFault.
         """
         alive = view.passing(ANY)
         mask = alive if where == ANY else view.passing(where)
+        then = None if preferred is None else view.passing(preferred)
         with self._lock:
             match, joined, beside = self._looked_up(view, query, alive, most)
         lacking = int(np.count_nonzero(alive & ~joined.has_document))
-        return Question(view, match, ByWords(match, joined, beside, mask), mask, where != ANY, lacking)
+        by_words = ByWords(match, joined, beside, mask, then)
+        return Question(view, match, by_words, mask, where != ANY, then, lacking)
 
     def _looked_up(
         self, view: IndexView, query: str, alive: NDArray[np.bool_], most: int
@@ -158,6 +173,22 @@ class WordsIndex:
             alignment.cover(view, self._decode, most)
         joined = alignment.joined.up_to(view.rows)
         return match(lexicon, joined, alive, query), joined, alignment.neighbours(joined, alive)
+
+    def event(self, view: IndexView, query: str, name: str, most: int) -> tuple[RecordId, datetime] | None:
+        """Return the memory that tells of the event `name`, a part of the query, and its moment; None if none does.
+
+        What the index lacks of this view is taken in first if it is no more than `most` rows. Raises Damaged or another StorageFault.
+        """
+        with self._lock:
+            match, joined, _ = self._looked_up(view, query, view.passing(ANY), most)
+        row = told_in(match, joined.are_questions, name)
+        if row is None:
+            return None
+        (record,) = view.records(np.array([row]))
+        if not record:  # hidden meanwhile
+            return None
+        found = self._decode(record)
+        return found.id, found.timestamp
 
     def others(self, views: Sequence[IndexView]) -> NDArray[np.uint64]:
         """Return the ids of the records that it holds and none of these do, as numbers, see `keys.folded`."""

@@ -80,6 +80,7 @@ FILTERS = st.one_of(
         sources=st.frozensets(st.sampled_from(MemorySource), max_size=2),
         session_id=st.sampled_from([None, "session 1", "never"]),
         since=st.one_of(st.none(), st.integers(0, 600).map(lambda number: NOON + timedelta(minutes=number))),
+        until=st.one_of(st.none(), st.integers(601, 900).map(lambda number: NOON + timedelta(minutes=number))),
     ),
 )
 
@@ -96,6 +97,7 @@ def passes(one: MemoryRecord, where: MemoryFilter) -> bool:
         (not where.kinds or one.kind in where.kinds)
         and (not where.sources or one.source in where.sources)
         and (where.since is None or one.timestamp >= where.since)
+        and (where.until is None or one.timestamp < where.until)
         and where.session_id in (None, one.session_id)
     )
 

@@ -165,6 +165,9 @@ async def many(house: House) -> None:
         (MemoryFilter(session_id="unknown"), 0),
         (MemoryFilter(since=NOON + timedelta(hours=39)), 1),
         (MemoryFilter(since=NOON + timedelta(hours=39, microseconds=1)), 0),
+        (MemoryFilter(until=NOON + timedelta(hours=39)), 39),
+        (MemoryFilter(until=NOON + timedelta(hours=39, microseconds=1)), 40),
+        (MemoryFilter(since=NOON + timedelta(hours=7), until=NOON + timedelta(hours=9)), 2),
         (
             MemoryFilter(
                 kinds=frozenset({MemoryKind.PATTERN}),

@@ -82,7 +82,8 @@ def test_without_a_daemon_a_command_says_how_to_start_one(nowhere: Path, argumen
     [
         (["recall"], "Missing argument"),
         (["recall", "x", "--kind", "idea"], "'idea' is not one of"),
-        (["recall", "x", "--since", "yesterday"], "is not a moment"),
+        (["recall", "x", "--since", "someday"], "is not a moment"),
+        (["recall", "x", "--time", "sometimes"], "'sometimes' is not one of"),
         (["recall", "x", "-k", "0"], "not in the range"),
         (["forget"], "name what to forget"),
         (["forget", "--everything", "--session", "s"], "name what to forget"),

@@ -32,7 +32,25 @@ def test_a_date_alone_is_its_local_midnight() -> None:
     assert parse_moment("2026-03-11", NOW) == datetime(2026, 3, 11).astimezone()
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "3", "h", "3x", "-2h", "2026-13-01", "999999999w", "2h30m"])
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("yesterday", datetime(2026, 3, 10).astimezone()),
+        ("Two days ago", datetime(2026, 3, 9).astimezone()),
+        ("last week", datetime(2026, 3, 2).astimezone()),
+        ("8 May 2023", datetime(2023, 5, 8).astimezone()),
+        ("March", datetime(2026, 3, 1).astimezone()),
+        ("2022", datetime(2022, 1, 1).astimezone()),
+    ],
+)
+def test_words_mean_where_that_time_begins_here(text: str, begins: datetime) -> None:
+    assert parse_moment(text, NOW) == begins
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "someday", "since yesterday", "31 April 2023", "3", "h", "3x", "-2h", "2026-13-01", "999999999w", "2h30m"],
+)
 def test_anything_else_is_refused_with_the_forms_that_are_known(text: str) -> None:
     with pytest.raises(ValueError, match="use an ISO date"):
         parse_moment(text, NOW)

@@ -44,6 +44,7 @@ def test_a_variable_wins_over_the_file_and_a_flag_over_both(tmp_path: Path, monk
         ("[memory]\ncommit_records = 0\n", "memory.commit_records"),
         ("[embedding]\nthreads = 'many'\n", "embedding.threads"),
         ("[server]\nevent_loop = 'trio'\n", "server.event_loop"),
+        ("[recall]\ntimezone = 'Mars/Olympus'\n", "recall"),
         ("[security]\ndefault_user = '../x'\n", "security.default_user"),
         ("[[security.tokens]]\nsha256 = 'x'\nusers = ['a']\n", "security.tokens[0].sha256"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -84,7 +84,17 @@ WRONG: list[tuple[str, Callable[[], object]]] = [
     # times
     ("timestamp", lambda: draft(timestamp=NAIVE)),
     ("since", lambda: MemoryFilter(since=NAIVE)),
+    ("until", lambda: MemoryFilter(until=NAIVE)),
+    ("since", lambda: MemoryFilter(since=NOON, until=NOON)),
+    ("since", lambda: MemoryFilter(since=NOON + timedelta(hours=1), until=NOON)),
     ("now", lambda: messages.Recall(query="q", now=NAIVE)),
+    ("now", lambda: messages.Why(query="q", id=ID, now=NAIVE)),
+    *(
+        ("timezone", lambda zone=zone: messages.Recall(query="q", timezone=zone))
+        for zone in ("", "Mars/Olympus", "Europe", "../etc/passwd", "/etc/localtime", "a\x00b", "\ud800", "x" * 5_000)
+    ),
+    ("time", lambda: messages.Recall(query="q", time="sometimes")),
+    ("timezone", lambda: messages.Why(query="q", id=ID, timezone="CEST+2")),
     ("before", lambda: messages.Forget(before=NAIVE)),
     # ids
     ("id", lambda: draft(id="not-a-ulid")),

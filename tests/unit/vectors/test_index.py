@@ -96,7 +96,8 @@ def test_a_score_is_a_cosine_even_where_rounding_says_more() -> None:
     st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=60),
     st.sets(st.sampled_from(list(MemoryKind)), max_size=2),
     st.sets(st.sampled_from(list(MemorySource)), max_size=2),
-    st.one_of(st.none(), st.integers(0, 40)),
+    st.one_of(st.none(), st.integers(0, 25)),
+    st.one_of(st.none(), st.integers(26, 40)),
     st.one_of(st.none(), st.sampled_from(["session 0", "session 1", "unknown"])),
 )
 def test_an_index_agrees_with_a_plain_list(
@@ -104,12 +105,14 @@ def test_an_index_agrees_with_a_plain_list(
     kinds: set[MemoryKind],
     sources: set[MemorySource],
     since: int | None,
+    until: int | None,
     session: str | None,
 ) -> None:
     where = MemoryFilter(
         kinds=frozenset(kinds),
         sources=frozenset(sources),
         since=None if since is None else NOON + timedelta(minutes=since),
+        until=None if until is None else NOON + timedelta(minutes=until),
         session_id=session,
     )
     index = index_of([])
@@ -129,6 +132,7 @@ def test_an_index_agrees_with_a_plain_list(
         if (not kinds or record(number).kind in kinds)
         and (not sources or record(number).source in sources)
         and (since is None or number >= since)
+        and (until is None or number < until)
         and (session is None or record(number).session_id == session)
     ]
 

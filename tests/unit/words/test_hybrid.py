@@ -67,9 +67,24 @@ class Memory:
         table = self.index._table
         self.index.rebased(Contents((), table.vectors.take(alive), table.records(alive), (), BEFORE_ALL))()
 
-    def hits(self, query: str, vector: Vectors | None = None, k: int = 10, where: MemoryFilter = ANY) -> Sequence[Hit]:
+    def hits(
+        self,
+        query: str,
+        vector: Vectors | None = None,
+        k: int = 10,
+        where: MemoryFilter = ANY,
+        preferred: MemoryFilter | None = None,
+    ) -> Sequence[Hit]:
         view = self.index.view()
-        return self.words.match(view, query, where, ALL).rank(vector, k=k, explain=True).hits
+        return self.words.match(view, query, where, ALL, preferred).rank(vector, k=k, explain=True).hits
+
+    def event(self, query: str, name: str) -> str | None:
+        """Return what tells of the event `name`, of which `query` speaks."""
+        view = self.index.view()
+        found = self.words.event(view, query, name, ALL)
+        told = {record.id: record for record in self.records}
+        assert found is None or found[1] == told[found[0]].timestamp
+        return found and told[found[0]].text
 
     def texts(self, query: str, vector: Vectors | None = None, k: int = 10, where: MemoryFilter = ANY) -> list[str]:
         return [decode_record(hit.record).text for hit in self.hits(query, vector, k, where)]
@@ -295,3 +310,51 @@ def test_several_speakers_in_a_question_tell_nothing(memory: Memory) -> None:
 
     assert memory.words.match(view, "What did Ann say?", ANY, ALL).match.spoken.tolist() == [True, False]
     assert memory.words.match(view, "What did Ann say to Bob?", ANY, ALL).match.spoken.tolist() == [False, False]
+
+
+def test_what_is_of_the_preferred_time_comes_sooner_and_says_so(memory: Memory) -> None:
+    memory.said(*("the build failed" for _ in range(6)), session="")
+    then = MemoryFilter(since=NOON + timedelta(minutes=3), until=NOON + timedelta(minutes=5))
+
+    hits = memory.hits("what failed then", preferred=then)
+
+    assert {decode_record(hit.record).timestamp.minute for hit in hits[:2]} == {3, 4}
+    assert [parts(hit).get("time", 0) for hit in hits] == [WEIGHTS["time"]] * 2 + [0] * 4
+    assert len(hits) == 6  # nothing is left out
+    for hit in hits:
+        assert sum(parts(hit).values()) == pytest.approx(hit.score, abs=1e-4)
+
+
+def test_what_is_of_the_preferred_time_is_found_behind_hundreds_that_fit_better(memory: Memory) -> None:
+    memory.said("the build failed and nobody knew why", session="")
+    memory.said(*("the build failed" for _ in range(300)), session="")
+    first = MemoryFilter(until=NOON + timedelta(minutes=1))
+
+    found = memory.hits("the build failed", k=ALL, preferred=first)
+
+    assert decode_record(memory.hits("the build failed", k=100)[-1].record).text == "the build failed"
+    assert [parts(hit)["time"] for hit in found if decode_record(hit.record).text.endswith("why")] == [WEIGHTS["time"]]
+
+
+def test_what_is_of_the_preferred_time_must_pass_the_filter_all_the_same(memory: Memory) -> None:
+    memory.said("the build failed", session="one")
+    memory.said("the build failed again", session="two")
+
+    found = memory.hits(
+        "failed", units(1, DIM)[0], where=MemoryFilter(session_id="one"), preferred=MemoryFilter(since=NOON)
+    )
+
+    assert [decode_record(hit.record).text for hit in found] == ["the build failed"]
+
+
+def test_the_memory_of_an_event_holds_all_words_of_it_and_most_of_the_question(memory: Memory) -> None:
+    memory.said("what about the release of the parser?", "a release", "the parser was released", "release of the lexer")
+    memory.said("the release of the parser with its new grammar")
+
+    assert memory.event("before the release of the parser", "the release of the parser") == "the parser was released"
+    asked = "which grammar did we have before the release of the parser"
+    assert memory.event(asked, "the release of the parser") == "the release of the parser with its new grammar"
+    assert memory.event("before the party", "the party") is None
+    assert memory.event("before the end of it all", "it") is None
+    memory.forget("release of the lexer")
+    assert memory.event("after the release of the lexer", "the release of the lexer") is None
