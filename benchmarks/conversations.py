@@ -25,11 +25,19 @@ _UNANSWERABLE: Final = "_abs"  # ends the id of a question that LongMemEval asks
 
 @dataclass(frozen=True, slots=True)
 class Turn:
+    """`date` is that of its session, as the file writes it."""
+
     id: str
     speaker: str
     text: str
     session: str
     when: datetime
+    date: str
+
+    @property
+    def spoken(self) -> str:
+        """What is said and by whom, as one text."""
+        return f"{self.speaker}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
+    """What was said, in its order, and what is asked about it at the moment `asked`.
+
+    So many questions are `left_out`: the file names nothing that answers them.
+    """
+
     name: str
     turns: Sequence[Turn]
     questions: Sequence[Question]
+    asked: datetime
+    left_out: int
 
     @property
     def asked(self) -> datetime:
@@ -70,15 +85,15 @@ def _locomo(given: dict[str, Any]) -> Conversation:
     numbers = sorted(int(match[1]) for name in conversation if (match := _SESSION.fullmatch(name)))
     turns: list[Turn] = []
     for number in numbers:
-        began = datetime.strptime(conversation[f"session_{number}_date_time"], "%I:%M %p on %d %B, %Y").replace(
-            tzinfo=UTC
-        )
+        date = conversation[f"session_{number}_date_time"]
+        began = datetime.strptime(date, "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC)
         for place, turn in enumerate(conversation[f"session_{number}"]):
             shown = f" [shares {turn['blip_caption']}]" if turn.get("blip_caption") else ""
             when = began + timedelta(seconds=place)
-            turns.append(Turn(turn["dia_id"], turn["speaker"], turn["text"] + shown, f"session {number}", when))
-    sessions = {turn.id: turn.session for turn in turns}
-    return Conversation(given["sample_id"], turns, list(_questions(given["qa"], sessions)))
+            turns.append(Turn(turn["dia_id"], turn["speaker"], turn["text"] + shown, f"session {number}", when, date))
+    questions = list(_questions(given["qa"], {turn.id: turn.session for turn in turns}))
+    # The file does not say when it is asked: after all that was said, since it asks about that.
+    return Conversation(given["sample_id"], turns, questions, turns[-1].when, len(given["qa"]) - len(questions))
 
 
 def _questions(given: Iterable[dict[str, Any]], sessions: dict[str, str]) -> Iterator[Question]:
@@ -91,22 +106,33 @@ def _questions(given: Iterable[dict[str, Any]], sessions: dict[str, str]) -> Ite
 
 
 def _longmemeval(given: dict[str, Any]) -> Conversation:
-    turns, answering = [], set()
+    turns: list[Turn] = []
+    answering: dict[str, set[str]] = {}  # turns by their session
     haystack = zip(given["haystack_sessions"], given["haystack_dates"], strict=True)
-    for number, (session, date) in enumerate(haystack):
+    for number, (said, date) in enumerate(haystack):
         # Never the ids of the file: those of the sessions that hold the answer tell it.
-        began = datetime.strptime(re.sub(r" \(\w+\)", "", date), "%Y/%m/%d %H:%M").replace(tzinfo=UTC)
-        for place, turn in enumerate(session):
+        session, began = f"session {number}", _moment(date)
+        for place, turn in enumerate(said):
+            if not turn["content"].strip():
+                continue
             name, when = f"{number}:{place}", began + timedelta(seconds=place)
-            turns.append(Turn(name, turn["role"], turn["content"], f"session {number}", when))
+            turns.append(Turn(name, turn["role"], turn["content"], session, when, date))
             if turn.get("has_answer"):
-                answering.add(name)
+                answering.setdefault(session, set()).add(name)
     asked = given.get("questions") or [given["question"]]
     gold = given["answer_session_ids"]
     of_each = gold if gold and isinstance(gold[0], list) else [gold]
     numbers = {name: f"session {number}" for number, name in enumerate(given["haystack_session_ids"])}
-    questions = [
-        Question(text, given["question_type"], frozenset(answering), frozenset(numbers[name] for name in names))
-        for text, names in zip(asked, of_each, strict=True)
-    ]
-    return Conversation(given["question_id"], turns, questions)
+    questions = []
+    for text, names in zip(asked, of_each, strict=True):
+        sessions = frozenset(numbers[name] for name in names if name in numbers)
+        if sessions:
+            known = frozenset(turn for session in sessions for turn in answering.get(session, ()))
+            questions.append(Question(text, given["question_type"], known, sessions))
+    moment = _moment(given["question_date"])
+    return Conversation(given["question_id"], turns, questions, moment, len(asked) - len(questions))
+
+
+def _moment(date: str) -> datetime:
+    """Return the moment that LongMemEval writes as "2023/05/20 (Sat) 02:21"."""
+    return datetime.strptime(re.sub(r" \(\w+\)", "", date), "%Y/%m/%d %H:%M").replace(tzinfo=UTC)

@@ -20,10 +20,13 @@ from memoryd.protocol.records import (
     ANY,
     Draft,
     MemoryFilter,
+    MemoryKind,
     MemoryRecord,
+    MemorySource,
     RetrievedMemory,
     TimeUse,
     Trajectory,
+    checked_members,
     checked_metadata,
     checked_quality,
     checked_text,
@@ -122,6 +125,8 @@ class Import(Ask["Remembered"], frozen=True, kw_only=True):
         for number, record in enumerate(self.records):
             place = f"records[{number}]"
             checked_text(record.text, f"{place}.text")
+            checked_members((record.kind,), MemoryKind, f"{place}.kind")
+            checked_members((record.source,), MemorySource, f"{place}.source")
             checked_quality(record.quality_score, f"{place}.quality_score")
             ids.record_id(record.id)
             ids.label(record.session_id, f"{place}.session_id")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Literal
@@ -94,6 +95,12 @@ class MemoryKind(StrEnum):
     PATTERN = "pattern"
 
 
+def checked_members(values: Iterable[str], members: type[StrEnum], field: str) -> None:
+    """Refuse a value that is none of `members`: nothing decodes what a program makes in its own process. Raises InvalidMessage."""
+    if not frozenset(members).issuperset(values):
+        raise InvalidMessage(f"unknown {field}", field=field, hint="one of " + ", ".join(members))
+
+
 class MemoryRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One memory.
 
@@ -162,6 +169,8 @@ class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         checked_text(self.text, "text")
+        checked_members((self.kind,), MemoryKind, "kind")
+        checked_members((self.source,), MemorySource, "source")
         ids.label(self.session_id, "session_id")
         checked_quality(self.quality_score, "quality_score")
         checked_moment(self.timestamp, "timestamp")
@@ -180,6 +189,8 @@ class MemoryFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     session_id: str | None = None
 
     def __post_init__(self) -> None:
+        checked_members(self.kinds, MemoryKind, "kinds")
+        checked_members(self.sources, MemorySource, "sources")
         checked_moment(self.since, "since")
         checked_moment(self.until, "until")
         if self.since is not None and self.until is not None and self.since >= self.until:

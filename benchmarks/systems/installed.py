@@ -39,22 +39,31 @@ def ours() -> Runner:
 
 
 def python_peer(name: str, packages: Sequence[str], say: Say) -> Runner:
-    """Return how to run a peer from the peers' environment, into which its packages are installed if need be.
+    """Return how to run a peer from the peers' environment. Raises NotMeasured."""
+    return _python(str(peers_python(packages, say)), name)
 
-    Raises NotMeasured.
+
+def peers_python(packages: Sequence[str], say: Say, *, bare: Sequence[str] = ()) -> Path:
+    """Return the Python of the peers' environment, into which these packages are installed if need be.
+
+    `packages` come with what they depend on, `bare` ones without. Raises NotMeasured.
     """
     digest = blake2b(_REQUIREMENTS.read_bytes() + sys.version.encode(), digest_size=8).hexdigest()
     home = Path(tempfile.gettempdir()) / "memoryd-benchmark-peers" / digest
-    python, stamp = home / "bin" / "python", home / f".{name}"
+    wanted = [*packages, *bare]
+    python, stamp = home / "bin" / "python", home / f".{'+'.join(wanted)}"
     if not python.exists():
         say(f"making an environment for the peers at {home}")
         _install([sys.executable, "-m", "venv", str(home)])
     if not stamp.exists():
-        say(f"installing {', '.join(packages)} for the first time")
+        say(f"installing {', '.join(wanted)} for the first time")
         # As constraints the pins hold, and a peer that cannot be installed does not keep the others out.
-        _install([str(python), "-m", "pip", "install", "--quiet", "-c", str(_REQUIREMENTS), "numpy", *packages])
+        install = [str(python), "-m", "pip", "install", "--quiet", "-c", str(_REQUIREMENTS)]
+        _install([*install, "numpy", *packages])
+        if bare:
+            _install([*install, "--no-deps", *bare])
         stamp.touch()
-    return _python(str(python), name)
+    return python
 
 
 def node_peer(name: str, say: Say) -> Runner:

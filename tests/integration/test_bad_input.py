@@ -111,6 +111,27 @@ async def test_a_frame_that_cannot_be_read_is_answered_with_its_fault_and_the_co
         pytest.param("remember", {"drafts": [{"text": ""}]}, InvalidMessage, "text", id="empty text"),
         pytest.param("remember", {"drafts": [{"text": "x" * 1_000_000}]}, InvalidMessage, "text", id="1 MB text"),
         pytest.param("recall", {"query": "x" * 1_000_000}, InvalidMessage, "query", id="1 MB query"),
+        pytest.param("recall", {"query": ""}, InvalidMessage, "query", id="empty query"),
+        pytest.param("why", {"query": " ", "id": "0" * 26}, InvalidMessage, "query", id="blank query"),
+        pytest.param("recall", {"query": "q", "top_k": 0}, InvalidMessage, "top_k", id="none wanted"),
+        pytest.param("recall", {"query": "q", "top_k": 10**6}, InvalidMessage, "top_k", id="a million wanted"),
+        pytest.param(
+            "recall",
+            {"query": "q", "filter": {"kinds": ["dream"]}},
+            InvalidMessage,
+            "filter.kinds[0]",
+            id="no such kind",
+        ),
+        pytest.param(
+            "recall",
+            {"query": "q", "filter": {"sources": [7]}},
+            InvalidMessage,
+            "filter.sources[0]",
+            id="no such source",
+        ),
+        pytest.param(
+            "remember", {"drafts": [{"text": "a", "kind": "dream"}]}, InvalidMessage, "drafts[0].kind", id="kind"
+        ),
         pytest.param("recall", {"query": "q", "user": "../x"}, InvalidMessage, "user", id="path as user"),
         pytest.param("recall", {"query": "q", "user": "x" * 65}, InvalidMessage, "user", id="long user"),
         pytest.param("recall", {"query": "q", "user": 7}, InvalidMessage, "user", id="number as user"),

@@ -63,9 +63,14 @@ WRONG: list[tuple[str, Callable[[], object]]] = [
     # names
     ("session_id", lambda: draft(session_id="x" * 257)),
     ("session_id", lambda: draft(session_id="a\x00b")),
+    ("kind", lambda: draft(kind="dream")),
+    ("source", lambda: draft(source="")),
+    ("kinds", lambda: MemoryFilter(kinds=frozenset({"episode", "dream"}))),
+    ("sources", lambda: MemoryFilter(sources=frozenset({"nobody"}))),
     ("session_id", lambda: an_event(session_id="a\nb")),
     ("actor", lambda: an_event(actor="\x1b[31m")),
     ("run_id", lambda: an_event(run_id="\u202e")),
+    ("records[0].kind", lambda: an_import(kind="dream")),
     ("records[0].session_id", lambda: an_import(session_id="\x00")),
     # numbers
     ("quality_score", lambda: draft(quality_score=1.01)),

@@ -1,0 +1,1 @@
+"""The systems that `benchmarks.retrieval` asks beside memoryd, each in a process of its own."""
