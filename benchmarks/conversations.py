@@ -63,11 +63,6 @@ class Conversation:
     asked: datetime
     left_out: int
 
-    @property
-    def asked(self) -> datetime:
-        """When its questions are asked: as it ends."""
-        return max(turn.when for turn in self.turns)
-
 
 def load(path: Path) -> list[Conversation]:
     """Read a file, packed or not. Raises ValueError when it has neither format."""
