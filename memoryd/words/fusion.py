@@ -3,7 +3,7 @@
 Candidates are the best by words, the best by vectors, and the neighbours of both within their session: an answer often
 stands beside the words of its question. Each has a handful of numbers, scaled to the best of this query, and the score is
 their weighted sum, 1 at most. The weights are those under which the evidence of many questions is most likely;
-`benchmarks.fusion` fits them.
+`benchmarks.fusion` fits them, but for that of `unsaid`: where the words of a query are not found, its meaning counts more.
 
 What words say is made ready while the query is embedded, so that little is left to do when its vector comes.
 """
@@ -43,20 +43,21 @@ _LONG: Final = 40  # words; a memory that has more of them says no more
 _SAID: Final = np.log1p(np.arange(_LONG + 1)).astype(np.float32) / np.float32(4)  # by a memory of so many words
 
 WEIGHTS: Final[Mapping[str, float]] = {
-    "words": 0.194,
-    "words_before": 0.012,
-    "words_after": 0.034,
-    "words_two_before": 0.060,
-    "words_two_after": 0.031,
-    "vector": 0.035,
-    "vector_before": 0.060,
-    "vector_after": 0.011,
-    "session": 0.101,
+    "words": 0.195,
+    "words_before": 0.013,
+    "words_after": 0.035,
+    "words_two_before": 0.061,
+    "words_two_after": 0.032,
+    "vector": 0.036,
+    "vector_before": 0.061,
+    "vector_after": 0.012,
+    "session": 0.098,
     "speaker": 0.043,
     "question": -0.033,
-    "length": 0.226,
-    "answers": 0.112,
+    "length": 0.224,
+    "answers": 0.111,
     "time": 0.081,
+    "unsaid": 0.200,
 }
 
 
@@ -116,6 +117,7 @@ class ByWords:
             "vector": own_vector,
             "vector_before": np.maximum(vectors[before], 0),
             "vector_after": np.maximum(vectors[after], 0),
+            "unsaid": own_vector * (1 - self._coverage) ** 2,
             "session": _lift(joined.sessions[rows], own_words + own_vector / np.float32(2)),
             "speaker": self._match.spoken[rows].astype(np.float32),
             "question": joined.are_questions[rows].astype(np.float32),
