@@ -16,7 +16,6 @@ from memoryd.actors.context import DETACHED, refuse
 from memoryd.protocol.errors import StorageFault
 from memoryd.protocol.internal import AddGlobal, QueryGlobal, RemoveGlobal
 from memoryd.protocol.messages import Done
-from memoryd.protocol.records import RetrievedMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.protocol.interfaces import GlobalStore
+    from memoryd.protocol.records import RetrievedMemory
 
 log = structlog.get_logger("memoryd.knowledge")
 
@@ -81,13 +81,24 @@ class KnowledgeActor(Actor):
 
     async def _answer(self, message: object) -> object:
         match message:
-            case QueryGlobal(vector=vector, top_k=k, filter=where, asked_by=user):
-                return tuple(self._store.query(vector, k=k, where=where, asked_by=user))
+            case QueryGlobal() as asked:
+                return tuple(await self._pools.search(self._query, asked))
             case AddGlobal(user=user, records=records, vectors=vectors):
                 await self._pools.disk(self._store.publish, user, records, vectors)
             case RemoveGlobal(user=user, ids=ids):
                 await self._pools.disk(self._store.unpublish, user, ids)
         return Done()
+
+    def _query(self, asked: QueryGlobal) -> Sequence[RetrievedMemory]:
+        return self._store.query(
+            asked.query,
+            asked.vector,
+            k=asked.top_k,
+            where=asked.filter,
+            preferred=asked.preferred,
+            explain=asked.explain,
+            asked_by=asked.asked_by,
+        )
 
 
 def merge(local: Sequence[RetrievedMemory], known: Sequence[RetrievedMemory], k: int) -> list[RetrievedMemory]:

@@ -72,10 +72,15 @@ class Recaller:
         """Return the answer. Raises MemorydError."""
         began = time.perf_counter()
         asked = await self._asked(message, deadline)
-        hits = await self._search(asked, message.top_k, explain=message.explain)
+        publishing = asyncio.ensure_future(self._published(message, asked, deadline))
+        try:
+            hits = await self._search(asked, message.top_k, explain=message.explain)
+        except BaseException:
+            publishing.cancel()
+            raise
         ranked = time.perf_counter()
-        memories = [self._retrieved(asked, hit) for hit in hits.hits]
-        memories, missing = await self._with_published(memories, message, asked, deadline)
+        published, missing = await publishing
+        memories = merge([self._retrieved(asked, hit) for hit in hits.hits], published, message.top_k)
         missing += asked.missing
         fitting = fitting_prefix(memories, lambda memory: weight_of_record(memory.record))
         if len(fitting) < len(memories):
@@ -109,13 +114,7 @@ class Recaller:
         )
 
     def _retrieved(self, asked: _Asked, hit: Hit) -> RetrievedMemory:
-        return RetrievedMemory(
-            record=asked.told.with_outcome(self.store.decode(hit.record)),
-            score=hit.score,
-            sona_score=hit.score,
-            cosine=hit.cosine,
-            explanation=hit.explanation,
-        )
+        return hit.retrieved(asked.told.with_outcome(self.store.decode(hit.record)))
 
     async def _asked(self, message: Recall | Why, deadline: Deadline) -> _Asked:
         """Embed the query, and meanwhile look its words up. One of them may be missing, but not both."""
@@ -155,20 +154,25 @@ class Recaller:
         vector: Vectors = (await self.embedder.ask(embed, deadline=within)).vectors[0]
         return vector
 
-    async def _with_published(
-        self, memories: list[RetrievedMemory], message: Recall, of: _Asked, deadline: Deadline
-    ) -> tuple[list[RetrievedMemory], tuple[str, ...]]:
-        """Merge in what others published; without an answer in half the time left, say that it is missing."""
+    async def _published(
+        self, message: Recall, of: _Asked, deadline: Deadline
+    ) -> tuple[tuple[RetrievedMemory, ...], tuple[str, ...]]:
+        """Return what others published; without an answer in half the time left, say that it is missing."""
         if message.as_of is not None or self.nothing_is_published():
-            return memories, ()
-        if of.vector is None:
-            return memories, ("global",)
-        asked = QueryGlobal(vector=of.vector, top_k=message.top_k, filter=of.timing.where, asked_by=self.user)
+            return (), ()
+        asked = QueryGlobal(
+            query=message.query,
+            vector=of.vector,
+            top_k=message.top_k,
+            filter=of.timing.where,
+            preferred=of.timing.preferred,
+            explain=message.explain,
+            asked_by=self.user,
+        )
         try:
-            known = await self.knowledge.ask(asked, deadline=Deadline.after(deadline.remaining / 2))
+            return await self.knowledge.ask(asked, deadline=Deadline.after(deadline.remaining / 2)), ()
         except MemorydError:
-            return memories, ("global",)
-        return merge(memories, known, message.top_k), ()
+            return (), ("global",)
 
     async def _looked_at(self, message: Recall | Why) -> tuple[IndexView, Trajectories, tuple[str, ...]]:
         """Return what is to be searched, the trajectories beside it, and what is missing in it."""

@@ -63,6 +63,7 @@ from memoryd.relay.memory_relay import MemoryEventRelay
 from memoryd.rvf.store import RvfMemoryStore
 from memoryd.stores.datadir import EVENTS, GLOBAL, WORDS, DataDir
 from memoryd.stores.events import SqliteEventStore
+from memoryd.stores.globalfile import NAME as GLOBAL_NAME
 from memoryd.stores.globalfile import GlobalFile
 from memoryd.vectors.codes import Codebook
 from memoryd.vectors.graph import link
@@ -129,7 +130,7 @@ class Daemon:
             raise
         self._store = self._stored_below(root)
         self._files.make_folder(root / GLOBAL)
-        self._global = GlobalFile(self._stored_below(root / GLOBAL))
+        self._global = GlobalFile(self._stored_below(root / GLOBAL), self._words_in(root / GLOBAL / GLOBAL_NAME))
         self._pools = Pools(embed_threads=threads)
         self.stalls = Stalls()
         self._unmapped: Counter[str] = Counter()
@@ -259,7 +260,7 @@ class Daemon:
         return MemoryAgent(
             user,
             self._store,
-            WordsIndex(self._data.root / user / WORDS, self._files, self._store.decode),
+            self._words_in(self._data.root / user),
             embedder=app.ref("embedder"),
             relay=app.ref("session/memory_relay"),
             event_relay=app.ref("event_relay"),
@@ -271,6 +272,9 @@ class Daemon:
             zone=ZoneInfo(self._config.recall.timezone),
             model=self._model,
         )
+
+    def _words_in(self, folder: Path) -> WordsIndex:
+        return WordsIndex(folder / WORDS, self._files, self._store.decode)
 
     def _check_words(self, user: UserId) -> Sequence[Finding]:
         """Return what is wrong with the words index of a user whose files are sound; it is fine if there is none."""

@@ -14,7 +14,7 @@ from memoryd.actors.trajectories import Trajectories
 from memoryd.clock import SystemClock
 from memoryd.files import RealFiles
 from memoryd.protocol.messages import Recalled
-from memoryd.protocol.records import RetrievedMemory, microseconds
+from memoryd.protocol.records import microseconds
 from memoryd.rvf.file import require_model
 from memoryd.rvf.foreign import committed, is_memory, standing_alone
 from memoryd.rvf.lineage import lineage_of
@@ -86,11 +86,6 @@ def recall(
             raise damaged(path, state.segment.offset, "a record that cannot be decoded", hint) from error
         finally:
             words.close()
-    memories = tuple(
-        RetrievedMemory(
-            record=record, score=hit.score, sona_score=hit.score, cosine=hit.cosine, explanation=hit.explanation
-        )
-        for record, hit in zip(records, hits.hits, strict=True)
-    )
+    memories = tuple(hit.retrieved(record) for record, hit in zip(records, hits.hits, strict=True))
     elapsed_ms = round((time.perf_counter() - began) * 1e3, 3)
     return Recalled(memories=memories, tier=hits.path, partial=partial, elapsed_ms=elapsed_ms, plan=plan)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from memoryd.protocol.ids import BEFORE_ALL, MAIN, BranchName, EventId, RecordId, Seq, TrajectoryId, UserId
+from memoryd.protocol.records import RetrievedMemory
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.events import Event, StoredEvent
     from memoryd.protocol.keys import Keys
     from memoryd.protocol.messages import BackupProgress
-    from memoryd.protocol.records import Explanation, MemoryFilter, MemoryRecord, RetrievedMemory, Trajectory
+    from memoryd.protocol.records import Explanation, MemoryFilter, MemoryRecord, Trajectory
 
     Vectors = NDArray[np.float32]  # [n, dim], rows of unit length
     Counts = NDArray[np.int32]  # [n]
@@ -375,6 +376,12 @@ class Hit:
     score: float
     cosine: float = 0.0
     explanation: Explanation | None = None
+
+    def retrieved(self, record: MemoryRecord) -> RetrievedMemory:
+        """Return it for who asked; `record` is what was decoded."""
+        return RetrievedMemory(
+            record=record, score=self.score, sona_score=self.score, cosine=self.cosine, explanation=self.explanation
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -903,8 +910,21 @@ class GlobalStore(Protocol):
         """Remove these copies, or all of the user, and their bytes. Raises StorageFault."""
         ...
 
-    def query(self, vector: Vectors, *, k: int, where: MemoryFilter, asked_by: UserId) -> Sequence[RetrievedMemory]:
-        """Return the nearest copies that others published; quick. `record.metadata["published_by"]` names who."""
+    def query(
+        self,
+        query: str,
+        vector: Vectors | None,
+        *,
+        k: int,
+        where: MemoryFilter,
+        preferred: MemoryFilter | None,
+        explain: bool,
+        asked_by: UserId,
+    ) -> Sequence[RetrievedMemory]:
+        """Return the best copies that others published; see `WordsIndex`. `record.metadata["published_by"]` names who.
+
+        Raises StorageFault.
+        """
         ...
 
     def close(self) -> None: ...

@@ -199,11 +199,14 @@ class ObserveUser(Ask[UserStatus], frozen=True, kw_only=True):
 
 
 class QueryGlobal(Ask[tuple[RetrievedMemory, ...]], frozen=True, kw_only=True):
-    """Find published memories; those of `asked_by` are left out, since its own file has them."""
+    """Find published memories, see `GlobalStore`; those of `asked_by` are left out, since its own file has them."""
 
-    vector: Vectors
+    query: str
+    vector: Vectors | None
     top_k: int
     filter: MemoryFilter
+    preferred: MemoryFilter | None
+    explain: bool
     asked_by: UserId
 
 

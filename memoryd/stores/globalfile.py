@@ -7,28 +7,31 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from memoryd.protocol.errors import Damaged
 from memoryd.protocol.ids import EventId, RecordId, UserId, derived_record_id
 from memoryd.protocol.interfaces import Batch, Entry
-from memoryd.protocol.records import ANY, RetrievedMemory
+from memoryd.protocol.records import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memoryd.protocol.interfaces import MemoryStore, Opened, Vectors
-    from memoryd.protocol.records import MemoryFilter, MemoryRecord
+    from memoryd.protocol.interfaces import IndexView, MemoryStore, Opened, Vectors, WordsIndex
+    from memoryd.protocol.records import MemoryFilter, MemoryRecord, RetrievedMemory
 
 NAME: Final = UserId("global")  # the name of the one file, in a root of its own
+_AT_ONCE: Final = 256  # copies whose words are taken in together
 
 
 class GlobalFile:
-    """A GlobalStore on one file of a MemoryStore that has a root of its own.
+    """A GlobalStore on one file of a MemoryStore that has a root of its own, with the words of what is in it.
 
     A copy has its own id, made from the publisher and the original, so that two users never collide. Its metadata says
     `published_by` and `published_id`.
     """
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, words: WordsIndex) -> None:
         self._store = store
+        self._words = words
         self._opened: Opened | None = None
         self._published: Counter[str] = Counter()
 
@@ -39,6 +42,11 @@ class GlobalFile:
         index = self._opened.index
         for record in index.records(index.select(ANY)):
             self._published[_publisher(self._store.decode(record))] += 1
+        try:
+            self._cover(index.view())
+        except Damaged:
+            self._words.discard()
+            self._cover(index.view())
 
     @property
     def is_empty(self) -> bool:
@@ -63,6 +71,7 @@ class GlobalFile:
         file.commit(Batch(entries=[Entry(copy, vectors[row]) for row, copy in new.items()]))
         index.add([self._store.encode(copy) for copy in new.values()], vectors[list(new)])
         self._published[user] += len(new)
+        self._cover(index.view())
 
     def unpublish(self, user: UserId, ids: Sequence[RecordId] | None) -> None:
         """Remove these copies, or all of the user, and their bytes."""
@@ -79,25 +88,41 @@ class GlobalFile:
         file.compact()
         index.rebased(file.load())()
         self._published[user] -= len(gone)
+        self._words.discard()  # so that none of theirs is left
+        self._cover(index.view())
 
-    def query(self, vector: Vectors, *, k: int, where: MemoryFilter, asked_by: UserId) -> list[RetrievedMemory]:
-        """Return the nearest copies that others published; `vector` is float32 [dim]."""
+    def query(
+        self,
+        query: str,
+        vector: Vectors | None,
+        *,
+        k: int,
+        where: MemoryFilter,
+        preferred: MemoryFilter | None,
+        explain: bool,
+        asked_by: UserId,
+    ) -> list[RetrievedMemory]:
+        """Return the best of what others published; `vector` is float32 [dim], and words alone answer without one."""
         own = self._published[asked_by]
         if len(self._use.index) <= own:
             return []
-        hits = self._use.index.view().search(vector, k=k + own, where=where).hits
-        copies = [(self._store.decode(hit.record), hit.score) for hit in hits]
-        return [
-            RetrievedMemory(record=copy, score=score, sona_score=score, cosine=score)
-            for copy, score in copies
-            if _publisher(copy) != asked_by
-        ][:k]
+        asked = self._words.match(self._use.index.view(), query, where, 0, preferred)
+        hits = asked.rank(vector, k=k + own, explain=explain).hits
+        found = ((self._store.decode(hit.record), hit) for hit in hits)
+        return [hit.retrieved(copy) for copy, hit in found if _publisher(copy) != asked_by][:k]
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the files."""
+        self._words.close()
         if self._opened is not None:
             self._opened.file.close()
             self._opened = None
+
+    def _cover(self, view: IndexView) -> None:
+        while self._words.cover(view, _AT_ONCE):
+            pass
+        while self._words.merge():
+            pass
 
     @property
     def _use(self) -> Opened:

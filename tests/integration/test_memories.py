@@ -350,7 +350,7 @@ async def test_what_is_published_for_everybody_is_a_copy_and_comes_back_to_other
         assert found.record.text == "added a mutex"
         assert found.record.id != kept.id
         assert found.record.metadata == {"ticket": 7, "published_by": "alice", "published_id": kept.id}
-        assert found.score > STRONG
+        assert found.cosine > STRONG
         assert texts(await house.memory.recall("added a mutex", user="alice")) == ["added a mutex", "a private mutex"]
         assert not house.file("bob").exists()
 

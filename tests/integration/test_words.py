@@ -13,7 +13,8 @@ from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.protocol.errors import NotFound
 from memoryd.protocol.ids import UserId
 from memoryd.protocol.records import MemoryFilter
-from memoryd.stores.datadir import WORDS
+from memoryd.stores.datadir import GLOBAL, WORDS
+from memoryd.stores.globalfile import NAME
 from memoryd.words.lexicon import Lexicon
 from tests.helpers.daemon import events, running, texts, until
 from tests.integration.test_import import call
@@ -326,3 +327,31 @@ async def test_verify_names_pages_that_do_not_fit(tmp_path: Path) -> None:
 
         assert [each.file for each in found] == [WORDS]
         assert "damaged" in found[0].what
+
+
+async def test_what_others_published_is_found_by_its_words_until_they_take_it_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        kept = await house.memory.remember(ZEPPELIN, user="alice")
+        await house.memory.publish_global([kept.id], user="alice")
+        words = house.root / GLOBAL / NAME / WORDS
+        assert holds(words, "zeppelin")
+
+        found = await house.memory.recall("zeppelin", user="bob", lexical=True, explain=True)
+        assert (texts(found), found.partial) == ([ZEPPELIN], ())
+        assert found.memories[0].explanation.words == ("zeppelin",)
+        elsewhere = await house.memory.recall("zeppelin", user="bob", filter=MemoryFilter(session_id="s"))
+        assert elsewhere.memories == ()
+
+        await house.memory.unpublish_global([kept.id], user="alice")
+        assert (await house.memory.recall("zeppelin", user="bob", lexical=True)).memories == ()
+        assert not words.exists() or not holds(words, "zeppelin")
+
+
+async def test_a_damaged_words_file_of_what_is_published_is_made_anew(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        kept = await house.memory.remember(ZEPPELIN, user="alice")
+        await house.memory.publish_global([kept.id], user="alice")
+    (tmp_path / "data" / GLOBAL / NAME / WORDS).write_bytes(b"no database " * 1_000)
+
+    async with running(tmp_path) as house:
+        assert texts(await house.memory.recall("zeppelin", user="bob", lexical=True)) == [ZEPPELIN]
