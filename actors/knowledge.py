@@ -16,6 +16,7 @@ from memoryd.actors.context import DETACHED, refuse
 from memoryd.protocol.errors import StorageFault
 from memoryd.protocol.internal import AddGlobal, QueryGlobal, RemoveGlobal
 from memoryd.protocol.messages import Done
+from memoryd.protocol.records import CONTEXT_RELEVANCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("memoryd.knowledge")
 
-STRONG: Final = 0.5  # a cosine from here on stands for the same subject
 REOPEN_S: Final = 5.0
 
 
@@ -102,15 +102,15 @@ class KnowledgeActor(Actor):
 
 
 def merge(local: Sequence[RetrievedMemory], known: Sequence[RetrievedMemory], k: int) -> list[RetrievedMemory]:
-    """Merge in four steps: local strong, global strong, local weak, global exploratory; each in its own order."""
+    """Merge in four steps: what is relevant here, what is relevant there, the rest of both; each in its own order."""
     if not known:
         return list(local)
     seen = {each.record.id for each in local}
     others = [each for each in known if each.record.id not in seen]
     ranked = [
-        *(each for each in local if each.cosine >= STRONG),
-        *(each for each in others if each.cosine >= STRONG),
-        *(each for each in local if each.cosine < STRONG),
-        *(each for each in others if each.cosine < STRONG),
+        *(each for each in local if each.relevance >= CONTEXT_RELEVANCE),
+        *(each for each in others if each.relevance >= CONTEXT_RELEVANCE),
+        *(each for each in local if each.relevance < CONTEXT_RELEVANCE),
+        *(each for each in others if each.relevance < CONTEXT_RELEVANCE),
     ]
     return ranked[:k]

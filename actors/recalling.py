@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
@@ -80,8 +80,9 @@ class Recaller:
             raise
         ranked = time.perf_counter()
         published, missing = await publishing
-        memories = merge([self._retrieved(asked, hit) for hit in hits.hits], published, message.top_k)
+        found = merge([self._retrieved(asked, hit) for hit in hits.hits], published, message.top_k)
         missing += asked.missing
+        memories = relevant(found, message.min_relevance)
         fitting = fitting_prefix(memories, lambda memory: weight_of_record(memory.record))
         if len(fitting) < len(memories):
             missing = (*missing, "size")
@@ -91,6 +92,7 @@ class Recaller:
             memories=tuple(fitting),
             tier=hits.path,
             partial=missing,
+            best_relevance=best_relevance(found),
             elapsed_ms=round(elapsed * 1e3, 3),
             plan=self._plan(asked, hits.candidates, began, ranked) if message.explain else None,
         )
@@ -196,6 +198,16 @@ class Recaller:
 
     def _plan(self, asked: _Asked, candidates: int, began: float, ranked: float) -> Plan:
         return plan_of(asked.words, asked.timing.told, candidates, began, asked.understood, ranked)
+
+
+def relevant(memories: Sequence[RetrievedMemory], least: float) -> list[RetrievedMemory]:
+    """Return those that are at least so relevant."""
+    return [each for each in memories if each.relevance >= least]
+
+
+def best_relevance(memories: Sequence[RetrievedMemory]) -> float:
+    """Return the largest relevance, 0 without memories."""
+    return max((each.relevance for each in memories), default=0.0)
 
 
 def _wordless() -> MemorydError:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.events import Event, Receipt, StoredEvent
     from memoryd.protocol.messages import Recalled, Status
     from memoryd.protocol.records import (
+        CONTEXT_RELEVANCE,
         Draft,
         MemoryFilter,
         MemoryKind,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from memoryd.version import VERSION as __version__
 
 __all__ = [
+    "CONTEXT_RELEVANCE",
     "Draft",
     "Event",
     "Memory",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CONTEXT_RELEVANCE": "memoryd.protocol.records",
     "Draft": "memoryd.protocol.records",
     "Event": "memoryd.protocol.events",
     "Memory": "memoryd.client",

@@ -130,13 +130,15 @@ class Memory:
         as_of: datetime | None = None,
         explain: bool = False,
         lexical: bool = False,
+        min_relevance: float = 0.0,
     ) -> m.Recalled:
         """Find what was like this before. `deadline` is in seconds: in a hurry words alone answer; after it, Expired.
 
         When the query speaks of a time, such as "last week", memories of then come sooner; no others answer when `time` is
         "filter", and with "ignore" it means nothing. It counts from `now`, the daemon's clock if absent, in `timezone`, an IANA name.
         `branch` asks another branch than the one in use, `as_of` the memory as it stood then. With `explain` each memory says
-        why it has its score, and the answer how it came about. `lexical` asks for words alone, which saves the embedding.
+        why it has its score, and the answer how it came about. `lexical` asks for words alone, which saves the embedding. What
+        is less relevant than `min_relevance`, from 0 to 1, is left out: CONTEXT_RELEVANCE before a model reads it.
         """
         message = m.Recall(
             query=query,
@@ -149,6 +151,7 @@ class Memory:
             as_of=as_of,
             explain=explain,
             lexical=lexical,
+            min_relevance=min_relevance,
         )
         return await self._use.request(user, message, deadline)
 

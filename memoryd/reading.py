@@ -8,7 +8,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memoryd.actors.recalling import plan_of
+from memoryd.actors.recalling import best_relevance, plan_of, relevant
 from memoryd.actors.timing import Timing, timing
 from memoryd.actors.trajectories import Trajectories
 from memoryd.clock import SystemClock
@@ -45,6 +45,7 @@ def recall(
     zone: tzinfo = UTC,
     time_use: TimeUse = "prefer",
     explain: bool = False,
+    min_relevance: float = 0.0,
 ) -> Recalled:
     """Return what a daemon would answer from the file at `path`, a memory's or a branch's, now or at an earlier moment.
 
@@ -86,6 +87,13 @@ def recall(
             raise damaged(path, state.segment.offset, "a record that cannot be decoded", hint) from error
         finally:
             words.close()
-    memories = tuple(hit.retrieved(record) for record, hit in zip(records, hits.hits, strict=True))
+    found = [hit.retrieved(record) for record, hit in zip(records, hits.hits, strict=True)]
     elapsed_ms = round((time.perf_counter() - began) * 1e3, 3)
-    return Recalled(memories=memories, tier=hits.path, partial=partial, elapsed_ms=elapsed_ms, plan=plan)
+    return Recalled(
+        memories=tuple(relevant(found, min_relevance)),
+        tier=hits.path,
+        partial=partial,
+        best_relevance=best_relevance(found),
+        elapsed_ms=elapsed_ms,
+        plan=plan,
+    )

@@ -369,18 +369,27 @@ class MemoryFile(Protocol):
 class Hit:
     """A row that answers: its record, still encoded, and how well it fits.
 
-    Found by vectors alone, `score` is the cosine to the query; found by words too, it is at most 1.
+    Found by vectors alone, `score` is the cosine to the query; found by words too, it is at most 1. `relevance` is the chance
+    that it is right; `folded` are the ids of those behind it that say the same.
     """
 
     record: bytes
     score: float
     cosine: float = 0.0
+    relevance: float = 0.0
+    folded: tuple[RecordId, ...] = ()
     explanation: Explanation | None = None
 
     def retrieved(self, record: MemoryRecord) -> RetrievedMemory:
         """Return it for who asked; `record` is what was decoded."""
         return RetrievedMemory(
-            record=record, score=self.score, sona_score=self.score, cosine=self.cosine, explanation=self.explanation
+            record=record,
+            score=self.score,
+            sona_score=self.score,
+            cosine=self.cosine,
+            relevance=self.relevance,
+            folded=self.folded,
+            explanation=self.explanation,
         )
 
 

@@ -29,6 +29,7 @@ from memoryd.protocol.records import (
     checked_members,
     checked_metadata,
     checked_quality,
+    checked_relevance,
     checked_text,
     checked_zone,
 )
@@ -147,6 +148,8 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
     What it says about time counts from `now`, the daemon's clock if absent, in `timezone`, that of the configuration if absent;
     `time` says what becomes of it. Another `branch` than the one in use may answer, and the memory as it stood at the moment
     `as_of`. With `explain` the answer says how it came about. A `lexical` one asks for words alone: the query is not embedded.
+    What is less relevant than `min_relevance`, from 0 to 1, does not answer; CONTEXT_RELEVANCE is one for what a model will
+    read.
     """
 
     query: str
@@ -159,9 +162,11 @@ class Recall(Ask["Recalled"], frozen=True, kw_only=True):
     as_of: Moment | None = None
     explain: bool = False
     lexical: bool = False
+    min_relevance: float = 0.0
 
     def __post_init__(self) -> None:
         checked_text(self.query, "query", MAX_QUERY_BYTES)
+        checked_relevance(self.min_relevance, "min_relevance")
         _check_time(self.now, self.timezone, self.time)
         checked_moment(self.as_of, "as_of")
         if self.branch is not None:
@@ -211,14 +216,15 @@ class Recalled(Struct, frozen=True, kw_only=True):
 
     `tier` names how vectors were searched (`exact`, `mapped`, `codes`, `hnsw`), `lexical` when only words were. `partial`
     names what is missing: `vectors` when the query could not be embedded, in time or for want of a model, `words` when some
-    memories are not in the words index yet, `global` when the global store could not be asked, which takes time and a vector,
-    `size` when the last memories did not fit the answer, `history` when something that was there at the moment `as_of` has been
-    erased since.
+    memories are not in the words index yet, `global` when the global store could not be asked in time, `size` when the last
+    memories did not fit the answer, `history` when something that was there at the moment `as_of` has been erased since.
+    `best_relevance` is the largest there was, also when no memory was relevant enough; 0 when there was none.
     """
 
     memories: tuple[RetrievedMemory, ...]
     tier: str
     partial: tuple[str, ...] = ()
+    best_relevance: float = 0.0
     elapsed_ms: float = 0.0
     plan: Plan | None = None
 

@@ -22,6 +22,10 @@ MAX_METADATA_BYTES = 16_384
 # What a recall does with the time that its query speaks of: such memories come sooner, no others answer, or nothing.
 TimeUse = Literal["prefer", "filter", "ignore"]
 
+# What is put before a model should be at least as relevant: of the questions with an answer, 95 % keep one. `python -m
+# benchmarks.relevance` prints it.
+CONTEXT_RELEVANCE = 0.09
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -74,6 +78,13 @@ def checked_zone(name: str | None, field: str) -> str | None:
             "no such time zone", field=field, hint="use a name of the IANA database, such as Europe/Berlin or UTC"
         ) from None
     return name
+
+
+def checked_relevance(relevance: float, field: str) -> float:
+    """Return `relevance` when it is within [0, 1]. Raises InvalidMessage."""
+    if not 0.0 <= relevance <= 1.0:
+        raise InvalidMessage("relevance out of range", field=field, hint="use a number from 0.0 to 1.0")
+    return relevance
 
 
 class MemorySource(StrEnum):
@@ -218,13 +229,17 @@ class RetrievedMemory(Struct, frozen=True, kw_only=True):
 
     `score`, at most 1, is made of words, vectors and what stands around the memory; where words could not be looked up, it is
     the cosine. `sona_score` is what the answer is ordered by: equal to `score` until learning has something to
-    add. `cosine` is that of the two texts, 0 where the query was not embedded. `explanation` is there if it was asked for.
+    add. `cosine` is that of the two texts, 0 where the query was not embedded. `relevance`, from 0 to 1, is the chance that it
+    is right, and means the same for every query, see docs/retrieval.md. `folded` are the ids of memories behind it, in the same
+    session, that say the same; they are not in the answer. `explanation` is there if it was asked for.
     """
 
     record: MemoryRecord
     score: float
     sona_score: float
     cosine: float = 0.0
+    relevance: float = 0.0
+    folded: tuple[RecordId, ...] = ()
     explanation: Explanation | None = None
 
 

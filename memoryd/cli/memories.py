@@ -65,6 +65,14 @@ _PARTIAL: Final = {
     help="Ask this .rvf file without a daemon; it may be open elsewhere.",
 )
 @click.option("--lexical", is_flag=True, help="Ask for words alone: quicker, and a little less is found.")
+@click.option(
+    "--min-relevance",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.0,
+    metavar="R",
+    help="Leave out what is less relevant, from 0 to 1.",
+)
+@click.option("--context", is_flag=True, help="Leave out what should not be put before a model.")
 @click.option("--explain", is_flag=True, help="Also show what each score is made of.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @reaches_daemon
@@ -84,13 +92,16 @@ def recall_command(
     as_of: datetime | None,
     path: Path | None,
     lexical: bool,  # noqa: FBT001 - click
+    min_relevance: float,
+    context: bool,  # noqa: FBT001 - click
     explain: bool,  # noqa: FBT001 - click
     as_json: bool,  # noqa: FBT001 - click
 ) -> None:
     """Find what was like this before, and whether it went well.
 
     Use it before planning: describe the task at hand in a sentence. The answers are ordered by how well they fit; the
-    outcome is that of the run a memory belongs to: ✔ it went well, ✘ it did not, or it is still open.
+    outcome is that of the run a memory belongs to: ✔ it went well, ✘ it did not, or it is still open. The relevance is the
+    chance that an answer is right; something is always best, so look at it, or leave the worst out with --context.
 
     \b
     Examples:
@@ -102,8 +113,10 @@ def recall_command(
     """
     from memoryd.cli.connection import connected, run
     from memoryd.client import WITHIN_S
-    from memoryd.protocol.records import MemoryFilter, MemoryKind, MemorySource, checked_zone
+    from memoryd.protocol.records import CONTEXT_RELEVANCE, MemoryFilter, MemoryKind, MemorySource, checked_zone
 
+    if context:
+        min_relevance = max(min_relevance, CONTEXT_RELEVANCE)
     wanted = MemoryFilter(
         kinds=frozenset(map(MemoryKind, kinds)),
         sources=frozenset(map(MemorySource, sources)),
@@ -117,7 +130,9 @@ def recall_command(
         if branch is not None:
             raise click.UsageError("a branch is a file of its own: name it with --read-only")
         zone = checked_zone(timezone, "timezone")
-        answer = _read(path, text, top, wanted, as_of, zone, time, explain=explain, lexical=lexical)
+        answer = _read(
+            path, text, top, wanted, as_of, zone, time, explain=explain, lexical=lexical, min_relevance=min_relevance
+        )
         _print_answer(text, _owner(path), answer, as_json=as_json)
         return
 
@@ -135,6 +150,7 @@ def recall_command(
                 as_of=as_of,
                 explain=explain,
                 lexical=lexical,
+                min_relevance=min_relevance,
             )
             return recalled, connection.user
 
@@ -273,6 +289,8 @@ def recalled_json(query: str, user: str, recalled: Recalled) -> str:
             "metadata": each.record.metadata,
             "score": each.score,
             "sona_score": each.sona_score,
+            "relevance": each.relevance,
+            "folded": each.folded,
             **({"explanation": each.explanation} if each.explanation is not None else {}),
         }
         for each in recalled.memories
@@ -283,6 +301,7 @@ def recalled_json(query: str, user: str, recalled: Recalled) -> str:
         "memories": memories,
         "tier": recalled.tier,
         "partial": recalled.partial,
+        "best_relevance": recalled.best_relevance,
         "elapsed_ms": recalled.elapsed_ms,
         **({"plan": recalled.plan} if recalled.plan is not None else {}),
     }
@@ -300,6 +319,7 @@ def _read(
     *,
     explain: bool,
     lexical: bool,
+    min_relevance: float,
 ) -> Recalled:
     from zoneinfo import ZoneInfo
 
@@ -318,6 +338,7 @@ def _read(
         zone=ZoneInfo(zone or config.recall.timezone),
         time_use=time_use,
         explain=explain,
+        min_relevance=min_relevance,
     )
 
 
@@ -341,6 +362,8 @@ def _print_recalled(recalled: Recalled, user: str) -> None:
     out = console()
     if recalled.memories:
         out.print(memories_table(recalled.memories, datetime.now(UTC)))
+    elif recalled.best_relevance:
+        out.print(f"nothing relevant: the best has {recalled.best_relevance:.2f}")
     else:
         out.print("nothing like this is remembered")
     if recalled.plan is not None:

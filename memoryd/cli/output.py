@@ -119,15 +119,16 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 def memories_table(memories: Iterable[RetrievedMemory], now: datetime, title: str | None = None) -> Table:
     """Return recalled memories, best first."""
-    made = table("text", "kind", "source", ">score", ">age", "session", "outcome", title=title)
+    made = table("text", "kind", "source", ">score", ">relevance", ">age", "session", "outcome", title=title)
     made.columns[0].no_wrap, made.columns[0].ratio, made.columns[0].overflow = False, 1, "fold"
     for memory in memories:
         record = memory.record
         made.add_row(
-            Text(shorten(record.text, TEXT_WIDTH)),
+            Text(shorten(record.text, TEXT_WIDTH) + (f" (+{len(memory.folded)} the same)" if memory.folded else "")),
             record.kind,
             record.source,
             f"{memory.sona_score:.3f}",
+            f"{memory.relevance:.2f}",
             age(record.timestamp, now),
             _session(record.session_id),
             outcome(record.quality_score),

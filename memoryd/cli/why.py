@@ -64,7 +64,13 @@ def explanation_table(memories: Sequence[RetrievedMemory]) -> Table:
 
     names = dict.fromkeys(name for each in memories if each.explanation for name in each.explanation.parts)
     made = table(
-        "memory", ">score", *(f">{name.replace('_', ' ')}" for name in names), ">by words", ">by vector", "words"
+        "memory",
+        ">score",
+        ">relevance",
+        *(f">{name.replace('_', ' ')}" for name in names),
+        ">by words",
+        ">by vector",
+        "words",
     )
     for column in made.columns:
         column.no_wrap = False
@@ -74,6 +80,7 @@ def explanation_table(memories: Sequence[RetrievedMemory]) -> Table:
             made.add_row(
                 Text(shorten(each.record.text, 40)),
                 f"{each.score:.3f}",
+                f"{each.relevance:.2f}",
                 *(f"{told.parts[name]:+.3f}" if name in told.parts else "" for name in names),
                 _place(told.by_words),
                 _place(told.by_vector),

@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from memoryd import relevance
 from memoryd.protocol.interfaces import Hit, Hits, Nearest
 from memoryd.protocol.records import ANY
 from memoryd.vectors.codes import Codes, MappedCodes
@@ -280,7 +281,13 @@ class View:
         ascending = np.argsort(rows)
         records = dict(zip(ascending.tolist(), self._table.records(rows[ascending]), strict=True))
         cosines = [max(-1.0, min(1.0, score)) for score in scores.tolist()]
-        hits = (Hit(records[place], cosine, cosine) for place, cosine in enumerate(cosines))
+        chances = relevance.relevance(
+            relevance.features(scores, np.zeros_like(scores), scores, 0), relevance.BY_VECTORS
+        ).tolist()
+        hits = (
+            Hit(records[place], cosine, cosine, chance)
+            for place, (cosine, chance) in enumerate(zip(cosines, chances, strict=True))
+        )
         return Hits([hit for hit in hits if hit.record != HIDDEN], found.path)
 
 

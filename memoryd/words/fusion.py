@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from memoryd import relevance
 from memoryd.words.neighbours import NOWHERE
 
 if TYPE_CHECKING:
@@ -146,6 +147,11 @@ class Candidates:
         self.scores = np.zeros(len(rows), np.float32)
         for name, values in features.items():
             self.scores += np.float32(WEIGHTS[name]) * values
+
+    def features_of_relevance(self, match: Match) -> dict[str, Scores]:
+        """Return what the relevance of each is made of, float32 [m] by name."""
+        shares = match.scores[self.rows] / np.float32(match.most or 1)
+        return relevance.features(self.scores, shares, self.cosines, len(match.matched))
 
     def parts(self, place: int) -> dict[str, float]:
         """Return the summands of one candidate that are not 0."""

@@ -11,15 +11,17 @@ import numpy as np
 
 from memoryd.protocol.interfaces import Hit, Hits, Nearest, Placed
 from memoryd.protocol.records import ANY, Explanation
+from memoryd.relevance import BY_BOTH, BY_WORDS, relevance
 from memoryd.words.alignment import Alignment, Joined
 from memoryd.words.events import told_in
+from memoryd.words.folding import Answer, distinct
 from memoryd.words.fusion import BY_VECTORS, OF_TIME, ByWords
 from memoryd.words.lexicon import Lexicon
 from memoryd.words.matching import match, nothing
 from memoryd.words.neighbours import neighbours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -36,6 +38,8 @@ LEXICAL: Final = "lexical"
 _BESIDE: Final = ("", "-wal", "-shm")  # SQLite's names of the files of a database
 _ALIGNED: Final = 4  # numberings that are remembered, those used last
 
+_READ_AT_ONCE: Final = 16  # records, until enough of them say different things
+
 _ROW_BYTES: Final = 12  # the row of each document, and what is known of each row
 
 _NOTHING: Final = Nearest(np.empty(0, np.float32), np.empty(0, np.int64), LEXICAL)
@@ -46,6 +50,7 @@ class Question:
     """A query whose words were looked up in a view, for an answer from the rows that `mask`, bool [rows], marks."""
 
     view: IndexView
+    decode: Callable[[bytes], MemoryRecord]
     match: Match
     by_words: ByWords
     mask: NDArray[np.bool_]
@@ -64,8 +69,10 @@ class Question:
     def rank(self, vector: Vectors | None, *, k: int, explain: bool = False) -> Hits:
         nearest = self._nearest(vector, k)
         found = self.candidates(vector, nearest)
-        best = np.argsort(-found.scores, kind="stable")[:k]
-        hits = [hit for hit in self._hits(found, best, nearest, explain=explain) if hit.record]
+        best = np.argsort(-found.scores, kind="stable")
+        answers = distinct(self._records(found, best), self.decode, k)
+        chances = self._relevance(found, vector)
+        hits = [self._hit(found, each, chances, nearest, explain=explain) for each in answers]
         return Hits(hits, nearest.path, len(found.rows))
 
     def place(self, vector: Vectors | None, record: RecordId) -> Placed | None:
@@ -76,7 +83,8 @@ class Question:
         found = self.candidates(vector, nearest, row)
         own = int(np.searchsorted(found.rows, row))
         ahead = self.mask[found.rows] & (found.scores > found.scores[own])
-        (hit,) = self._hits(found, np.array([own]), nearest, explain=True)
+        ((place, encoded),) = self._records(found, np.array([own]))
+        hit = self._hit(found, Answer(place, encoded), self._relevance(found, vector), nearest, explain=True)
         count = len(found.rows) - (not self.mask[row])
         return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(self.mask[row]), nearest.path)
 
@@ -93,19 +101,26 @@ class Question:
             return _NOTHING
         return self.view.nearest(vector, self.mask, k=max(k, BY_VECTORS), is_filtered=self.is_filtered)
 
-    def _hits(self, found: Candidates, places: NDArray[np.int64], nearest: Nearest, *, explain: bool) -> list[Hit]:
-        """Return these candidates; the record is empty of those that were hidden meanwhile."""
-        ascending = np.sort(places)
-        records = dict(zip(ascending.tolist(), self.view.records(found.rows[ascending]), strict=True))
-        return [
-            Hit(
-                records[place],
-                float(found.scores[place]),
-                float(found.cosines[place]),
-                self._explained(found, place, nearest) if explain else None,
-            )
-            for place in places.tolist()
-        ]
+    def _records(self, found: Candidates, places: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        """Yield these candidates with their records, a few at once; a record is empty when it was hidden meanwhile."""
+        for at in range(0, len(places), _READ_AT_ONCE):
+            ascending = np.sort(places[at : at + _READ_AT_ONCE])
+            records = dict(zip(ascending.tolist(), self.view.records(found.rows[ascending]), strict=True))
+            yield from ((place, records[place]) for place in places[at : at + _READ_AT_ONCE].tolist())
+
+    def _relevance(self, found: Candidates, vector: Vectors | None) -> Vectors:
+        return relevance(found.features_of_relevance(self.match), BY_WORDS if vector is None else BY_BOTH)
+
+    def _hit(self, found: Candidates, answer: Answer, chances: Vectors, nearest: Nearest, *, explain: bool) -> Hit:
+        place = answer.place
+        return Hit(
+            record=answer.record,
+            score=float(found.scores[place]),
+            cosine=float(found.cosines[place]),
+            relevance=float(chances[place]),
+            folded=tuple(answer.folded),
+            explanation=self._explained(found, place, nearest) if explain else None,
+        )
 
     def _explained(self, found: Candidates, place: int, nearest: Nearest) -> Explanation:
         row, scores = int(found.rows[place]), self.match.scores
@@ -160,7 +175,7 @@ class WordsIndex:
             match, joined, beside = self._looked_up(view, query, alive, most)
         lacking = int(np.count_nonzero(alive & ~joined.has_document))
         by_words = ByWords(match, joined, beside, mask, then)
-        return Question(view, match, by_words, mask, where != ANY, then, lacking)
+        return Question(view, self._decode, match, by_words, mask, where != ANY, then, lacking)
 
     def _looked_up(
         self, view: IndexView, query: str, alive: NDArray[np.bool_], most: int

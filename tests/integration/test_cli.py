@@ -83,12 +83,13 @@ def test_a_recall_as_json_has_exactly_the_fields_of_its_format(call: Call) -> No
 
     answer = recalled(call, "shape", "login test", "-k", "1", "--kind", "episode", "--source", "user_input")
 
-    assert list(answer) == ["query", "user", "memories", "tier", "partial", "elapsed_ms"]
+    assert list(answer) == ["query", "user", "memories", "tier", "partial", "best_relevance", "elapsed_ms"]
     assert (answer["query"], answer["user"], answer["partial"]) == ("login test", "shape", [])
     memories = answer["memories"]
     assert isinstance(memories, list)
     assert list(memories[0]) == [
         "id", "text", "kind", "source", "quality_score", "session_id", "timestamp", "metadata", "score", "sona_score",
+        "relevance", "folded",
     ]  # fmt: skip
     assert memories[0]["text"] == "the login test fails after the session change"
     assert memories[0]["timestamp"] == "2026-03-11T10:00:00Z"

@@ -9,10 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from memoryd.actors.knowledge import STRONG
 from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound
-from memoryd.protocol.records import Draft, MemoryFilter, MemoryKind, MemorySource
+from memoryd.protocol.records import CONTEXT_RELEVANCE, Draft, MemoryFilter, MemoryKind, MemorySource
 from memoryd.relay.mapping import default_rules
 from tests.helpers.daemon import NOON, House, event, events, exported, running, texts
 
@@ -350,7 +349,7 @@ async def test_what_is_published_for_everybody_is_a_copy_and_comes_back_to_other
         assert found.record.text == "added a mutex"
         assert found.record.id != kept.id
         assert found.record.metadata == {"ticket": 7, "published_by": "alice", "published_id": kept.id}
-        assert found.cosine > STRONG
+        assert found.relevance > CONTEXT_RELEVANCE
         assert texts(await house.memory.recall("added a mutex", user="alice")) == ["added a mutex", "a private mutex"]
         assert not house.file("bob").exists()
 

@@ -12,7 +12,7 @@ from memoryd.actors import wording
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.protocol.errors import NotFound
 from memoryd.protocol.ids import UserId
-from memoryd.protocol.records import MemoryFilter
+from memoryd.protocol.records import CONTEXT_RELEVANCE, MemoryFilter
 from memoryd.stores.datadir import GLOBAL, WORDS
 from memoryd.stores.globalfile import NAME
 from memoryd.words.lexicon import Lexicon
@@ -194,6 +194,54 @@ async def test_an_answer_explains_itself(tmp_path: Path) -> None:
         plain = await house.memory.recall("the late zeppelin of 2026", user="alice")
         assert plain.plan is None
         assert plain.memories[0].explanation is None
+
+
+async def test_nothing_relevant_means_nothing(tmp_path: Path) -> None:
+    encoder = OnnxEmbedder.open("all-MiniLM-L6-v2", threads=1)
+    async with running(tmp_path, listen=True, embedder=encoder) as house:
+        await house.memory.publish(events(300), ack="committed")
+        kept = await house.memory.remember(ZEPPELIN)
+        asked, off_topic = "why was the zeppelin late in the wind?", "which interest do savings accounts pay?"
+
+        found = await house.memory.recall(asked, min_relevance=CONTEXT_RELEVANCE)
+        assert texts(found)[0] == ZEPPELIN
+        assert found.best_relevance == found.memories[0].relevance > 0.3
+        assert all(each.relevance >= CONTEXT_RELEVANCE for each in found.memories)
+        why = await house.memory.why(kept.id, asked)
+        assert why.memory.relevance == pytest.approx(found.memories[0].relevance)
+
+        nothing = await house.memory.recall(off_topic, min_relevance=CONTEXT_RELEVANCE)
+        assert nothing.memories == ()
+        assert 0 < nothing.best_relevance < CONTEXT_RELEVANCE
+        assert len((await house.memory.recall(off_topic)).memories) == 5
+
+        shown = await call(house, "recall", "--context", off_topic)
+        as_json = json.loads((await call(house, "recall", "--min-relevance", "0.9", "--json", off_topic)).stdout)
+        (path,) = house.root.glob("*/memory.rvf")
+        direct = await call(house, "recall", "--context", "--read-only", path, off_topic)
+        refused = await call(house, "recall", "--min-relevance", "2", off_topic)
+
+    assert "nothing relevant: the best has 0.0" in shown.stdout
+    assert (as_json["memories"], as_json["best_relevance"]) == ([], pytest.approx(nothing.best_relevance))
+    assert "nothing relevant: the best has 0.0" in direct.stdout
+    assert refused.exit_code != 0
+    assert "--min-relevance" in refused.stderr
+
+
+async def test_an_answer_names_those_that_say_the_same(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        await house.memory.publish(events(30), ack="committed")
+        same = [await house.memory.remember(ZEPPELIN, session_id="s") for _ in range(3)]
+        await house.memory.remember(ZEPPELIN, session_id="another")
+
+        found = await house.memory.recall("zeppelin", top_k=2)
+        shown = await call(house, "recall", "zeppelin")
+
+    assert texts(found) == [ZEPPELIN, ZEPPELIN]
+    by_session = {each.record.session_id: each for each in found.memories}
+    assert {by_session["s"].record.id, *by_session["s"].folded} == {each.id for each in same}
+    assert by_session["another"].folded == ()
+    assert "(+2 the same)" in " ".join(shown.stdout.split())
 
 
 async def test_it_is_told_why_a_memory_was_not_found(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def remembered(text: str, quality: float | None = None) -> RetrievedMemory:
         session_id="01JZ8Q4T6V00000000AAAABBBB",
         quality_score=quality,
     )
-    return RetrievedMemory(record=record, score=0.5, sona_score=0.625)
+    return RetrievedMemory(record=record, score=0.5, sona_score=0.625, relevance=0.25)
 
 
 def shown(*memories: RetrievedMemory) -> str:
@@ -90,7 +90,7 @@ def test_an_outcome_is_a_tick_a_cross_or_open() -> None:
     ]
 
 
-def test_a_row_tells_text_kind_source_score_age_session_and_outcome() -> None:
+def test_a_row_tells_text_kind_source_score_relevance_age_session_and_outcome() -> None:
     row = shown(remembered("added a mutex", 1.0)).splitlines()[1].split("  ")
 
     assert [cell.strip() for cell in row if cell.strip()] == [
@@ -98,6 +98,7 @@ def test_a_row_tells_text_kind_source_score_age_session_and_outcome() -> None:
         "finding",
         "worker_result",
         "0.625",
+        "0.25",
         "2 h",
         "…AAAABBBB",
         "✔ 1.00",
