@@ -117,7 +117,7 @@ class MemoryRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `id` is a ULID. `quality_score` in [0, 1] says how the run it belongs to went; None while that is not known.
     `embedding` is float32 little-endian, unit length, `4 * dim` bytes; it is empty unless it was asked for.
-    When the text was longer than the model reads, `metadata` carries `tokens` and `tokens_embedded`.
+    When not all of a long text was embedded, `metadata` carries `tokens` and `tokens_embedded`.
     """
 
     id: RecordId

@@ -117,7 +117,7 @@ def _stated(folder: Path) -> tuple[ModelFolder, Mapping[str, str]]:
             max_tokens=int(cast("int", manifest["max_tokens"])),
             pooling=cast("Pooling", manifest["pooling"]),
             variant=str(manifest["variant"]),
-            is_batch_scaled=manifest["variant"] == "int8",
+            is_batch_scaled=_is_batch_scaled(folder / "model.onnx"),
             dim=int(cast("int", manifest["dim"])),
         )
     except (KeyError, TypeError, ValueError) as error:

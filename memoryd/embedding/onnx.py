@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxEmbedder", "resolve_model"]
 
-_EXACT_BATCH: Final = 32  # texts a run; past it nothing is gained
-_RUN_TOKENS: Final = 2048  # padded tokens a run; 32 long texts at once would take up to 0.9 GB
+_EXACT_BATCH: Final = 32  # windows a run; past it nothing is gained
+_RUN_TOKENS: Final = 512  # padded tokens a run, which stay in the cache; past them nothing is gained
+_SLOWER: Final = ["SkipLayerNormFusion"]  # a sum and a norm made one operator, which takes five times as long
 _KNOWN_INPUTS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _INTEGERS: Final[Mapping[str, type[np.integer]]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _OUTPUTS: Final = ("embedding", "sentence_embedding", "last_hidden_state", "token_embeddings")
@@ -68,10 +69,9 @@ class OnnxEmbedder:
     def open(cls, folder: Path | str, *, threads: int) -> "OnnxEmbedder":
         """Open a shipped model by name, or any folder; `threads` is how many one run may use.
 
-        Use `threads=1` and call `embed` from as many threads as there are cores. Measured on two cores with the
-        shipped model, ms per text of 12 / 53 / 256 tokens: two callers with one thread each 1.2 / 3.3 / 17; one
-        caller with two threads 2.1 / 5.8 / 22; one caller with one thread 1.7 / 6.4 / 35. Two threads shorten only
-        a lone long text, make a short question slower, and cost 15 to 60 % more processor time.
+        Use `threads=1` and call `embed` from as many threads as there are cores. Measured on two cores beside other
+        work with the shipped model, ms per text of 12 / 53 / 256 tokens: one thread 1.3 / 3.6 / 17; two threads 1.7 /
+        4.0 / 18. Two threads make a short question slower, and cost more processor time.
 
         Raises ModelUnavailable with `path` and `what` in its details if a file is missing, damaged or not usable.
         """
@@ -88,7 +88,9 @@ class OnnxEmbedder:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            session = ort.InferenceSession(str(found.graph), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                str(found.graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOWER
+            )
         except _LOAD_ERRORS as error:
             raise unavailable(found.graph, "not a graph that onnxruntime runs", hint=_OTHER_MODEL) from error
         return cls(found, session)
@@ -97,18 +99,20 @@ class OnnxEmbedder:
         """Embed `texts`, in order; an empty sequence gives no rows.
 
         A text's vector does not depend on the others: it is bit for bit the same if `batch_size` is 1, else within
-        1e-5. Of a text of more than `max_tokens` pieces the beginning is embedded. Any string is taken; lone
-        surrogates are read as U+FFFD. Safe from several threads; the interpreter lock is released in runs.
+        1e-5. That of a text of more than `max_tokens` pieces is the mean over its windows, see PieceReader. Any
+        string is taken; lone surrogates are read as U+FFFD. Safe from several threads; the interpreter lock is
+        released in runs.
         """
         pieces = [self._pieces.read(text) for text in texts]
-        vectors = np.empty((len(pieces), self.model.dim), np.float32)
-        lengths = np.array([len(some.ids) for some in pieces], np.int32)
-        for rows in self._runs(lengths):
-            vectors[rows] = self._run([pieces[row].ids for row in rows])
+        windows = [window for some in pieces for window in some.windows]
+        vectors = np.empty((len(windows), self.model.dim), np.float32)
+        for rows in self._runs(np.array([len(window) for window in windows], np.int32)):
+            vectors[rows] = self._run([windows[row] for row in rows])
+        counts = np.array([len(some.windows) for some in pieces], np.int64)
         return Embeddings(
-            vectors=vectors,
+            vectors=_unit(np.add.reduceat(vectors, np.cumsum(counts) - counts)),
             tokens=np.array([some.total for some in pieces], np.int32),
-            embedded_tokens=lengths,
+            embedded_tokens=np.array([some.seen for some in pieces], np.int32),
         )
 
     def _runs(self, lengths: "NDArray[np.int32]") -> Iterator[list[int]]:
@@ -164,6 +168,10 @@ def _unit_rows(found: "NDArray[np.float32]", mask: "NDArray[np.int64]", pooling:
             vectors = found[:, 0]
         case "in-graph":
             vectors = found
+    return _unit(vectors)
+
+
+def _unit(vectors: "NDArray[np.float32]") -> "NDArray[np.float32]":
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: NDArray[np.float32] = (vectors / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
     return unit

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 _INT8_MAX = 127.0
+_UINT8_MAX = 255.0
 
 
 def per_column(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -32,6 +33,15 @@ def per_block(weight: npt.NDArray[np.float32], *, block: int) -> tuple[npt.NDArr
     blocks = weight.T.reshape(columns, rows // block, block)
     scale = _scale(np.abs(blocks).max(axis=2))
     return (np.rint(blocks / scale[:, :, None]) + 128).astype(np.uint8), scale
+
+
+def over_range(low: float, high: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Return how unsigned bytes cover `low` <= 0 to `high` > 0: float32 [] step and uint8 [] zero.
+
+    A value is `(byte - zero) * step`; those outside become the nearest one.
+    """
+    step = np.float32((high - low) / _UINT8_MAX)
+    return np.array(step), np.array(np.rint(-low / step), np.uint8)
 
 
 def _scale(largest: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.int64]  # [n]
 
 _APPLICATION: Final = 0x6D656D77  # "memw"
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 # Neither positions nor frequencies: on short texts a ranking by which terms occur is as good, and a third of the size.
 _SCHEMA: Final = """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from memoryd.protocol.records import speaker_of
@@ -50,12 +52,43 @@ MONTHS: Final = (
 
 _WORD: Final = re.compile(r"[^\W_]+")
 
+# Chinese characters and kana: they are written without spaces, so a word of these is a whole clause.
+_UNSPACED: Final = re.compile(
+    "[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+
+# A name in a program that is several words: userName, HTTPServer; not IDs. Those with underscores are several already.
+# It is looked for from the beginning of a word only, or else a word without end would take for ever; and only where one is,
+# which is quick to tell by its capitals.
+_HAS_JOINED: Final = re.compile(r"[A-Z](?:(?<=[a-z].)|[A-Z][a-z]{2})")
+_JOINED: Final = re.compile(r"(?<![^\W_])[A-Za-z0-9]*?(?:[a-z][A-Z]|[A-Z]{2}[a-z]{2})[A-Za-z0-9]*")
+_PART: Final = re.compile(r"[A-Z]{2,}(?![a-z])|[A-Z][a-z]+|[a-z]{2,}")
+
 
 def terms_of(text: str) -> list[str]:
-    """Return the distinct terms of a text in order: lower-case words that are no stop words, neither stemmed nor sorted."""
+    """Return the distinct terms of a text in order: lower-case words that are no stop words, neither stemmed nor sorted.
+
+    Of what is written without spaces, each two neighbouring characters are a term. A name like `userName` is a term, and
+    so are its parts. Characters that Unicode holds to be compatible are the same.
+    """
+    if not text.isascii():
+        text = _UNSPACED.sub(_in_pairs, unicodedata.normalize("NFKC", text))
+    if _HAS_JOINED.search(text):
+        text = _JOINED.sub(_with_parts, text)
     found = dict.fromkeys(_WORD.findall(text.casefold()))
     terms = [term for term in found if term not in STOP_WORDS and len(term) <= LONGEST_TERM]
     return terms[:MOST_TERMS]
+
+
+def _in_pairs(run: re.Match[str]) -> str:
+    characters = run[0]
+    pairs = map("".join, pairwise(characters)) if len(characters) > 1 else (characters,)
+    return f" {' '.join(pairs)} "
+
+
+def _with_parts(name: re.Match[str]) -> str:
+    parts = _PART.findall(name[0]) if len(name[0]) <= LONGEST_TERM else ()
+    return " ".join((name[0], *parts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,7 @@ async def test_the_shipped_model_finds_what_means_the_same(tmp_path: Path, model
 
 async def test_the_shipped_model_says_how_much_of_a_long_text_it_read(tmp_path: Path, model: OnnxEmbedder) -> None:
     async with running(tmp_path, embedder=model) as house:
-        kept = await house.memory.remember("a rather long report " * 300, user="alice")
+        kept = await house.memory.remember("a rather long report " * 400, user="alice")
 
         assert kept.metadata["tokens"] > kept.metadata["tokens_embedded"] > 0
 

@@ -21,7 +21,7 @@ from tests.integration.conftest import Call
 
 ROOT = Path(__file__).parents[2]
 LINKED = ("actors", "protocol", "relay")  # folders at the root, and packages below memoryd
-MODEL = ("LICENSE", "NOTICE", "model.json", "model.onnx", "tokenizer.json")
+MODEL = ("LICENSE", "NOTICE", "activations.json", "model.json", "model.onnx", "tokenizer.json")
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 
 # Every module but `memoryd.__main__`, and the names of those that are not below the folder given as an argument.

@@ -9,6 +9,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto
+from onnxruntime.quantization import quantize_dynamic
 
 from memoryd.embedding.folder import SHIPPED
 from memoryd.embedding.graph import BertShape, build_bert
@@ -103,13 +105,25 @@ def test_a_batch_changes_no_vector_by_more_than_a_rounding(make_folder: MakeFold
     assert np.allclose(together.vectors, alone, atol=1e-5)
 
 
-def test_texts_are_cut_at_the_positions_the_encoder_has(make_folder: MakeFolder) -> None:
+def test_a_graph_that_takes_its_scales_over_the_whole_call_gets_one_text_at_a_time(make_folder: MakeFolder) -> None:
+    folder = make_folder(pooling="mean_tokens")
+    path = folder / "onnx" / "model.onnx"
+    quantize_dynamic(path, path, extra_options={"DefaultTensorType": TensorProto.FLOAT})
+    embedder = OnnxEmbedder.open(folder, threads=1)
+
+    together = embedder.embed(TEXTS)
+
+    assert embedder.batch_size == 1
+    assert np.array_equal(together.vectors, np.concatenate([embedder.embed([text]).vectors for text in TEXTS]))
+
+
+def test_windows_are_no_longer_than_the_positions_the_encoder_has(make_folder: MakeFolder) -> None:
     embedder = OnnxEmbedder.open(make_folder(pooling="cls_token"), threads=1)
 
-    found = embedder.embed(["word " * 90])
+    found = embedder.embed(["word " * 90])  # the graph fails on longer ones
 
     assert embedder.model.max_tokens == POSITIONS
-    assert (found.tokens[0], found.embedded_tokens[0]) == (92, POSITIONS)
+    assert (found.tokens[0], found.embedded_tokens[0]) == (92, 92)
 
 
 def test_a_smaller_limit_of_the_published_settings_is_kept(make_folder: MakeFolder) -> None:
@@ -118,7 +132,8 @@ def test_a_smaller_limit_of_the_published_settings_is_kept(make_folder: MakeFold
 
     found = OnnxEmbedder.open(folder, threads=1).embed(["word " * 90])
 
-    assert found.embedded_tokens.tolist() == [16]
+    four_windows = 4 * 14 - 3 + 2  # of 14 pieces, of which 1 is in the next too
+    assert found.embedded_tokens.tolist() == [four_windows]
 
 
 def test_a_vector_per_token_without_a_pooling_is_refused(make_folder: MakeFolder) -> None:

@@ -8,9 +8,11 @@ import pytest
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.protocol.interfaces import Embeddings
 
-# Measured: mean 0.9921, lowest 0.9776 (the text "ok"). Processors differ a little in how they round.
-MEAN_FLOOR = 0.991
-LOWEST_FLOOR = 0.97
+# Measured on the texts of one window: mean 0.9899, lowest 0.9509 (the text "ok"). Processors differ a little in how they
+# round.
+MEAN_FLOOR = 0.989
+LOWEST_FLOOR = 0.945
+ONE_WINDOW = 256  # tokens
 
 
 def test_the_shipped_model_agrees_with_the_published_one(
@@ -18,8 +20,9 @@ def test_the_shipped_model_agrees_with_the_published_one(
 ) -> None:
     found = shipped.embed(texts)
 
-    cosines = np.sum(found.vectors * published.vectors, axis=1)
+    cosines = np.sum(found.vectors * published.vectors, axis=1)[published.tokens <= ONE_WINDOW]
 
+    assert len(cosines) > 60
     assert cosines.mean() >= MEAN_FLOOR
     assert cosines.min() >= LOWEST_FLOOR
 
@@ -27,19 +30,16 @@ def test_the_shipped_model_agrees_with_the_published_one(
 def test_pieces_are_counted_as_the_published_tokenizer_counts_them(
     shipped: OnnxEmbedder, texts: list[str], published: Embeddings
 ) -> None:
-    found = shipped.embed(texts)
-
-    assert found.tokens.tolist() == published.tokens.tolist()
-    assert found.embedded_tokens.tolist() == published.embedded_tokens.tolist()
+    assert shipped.embed(texts).tokens.tolist() == published.tokens.tolist()
 
 
-def test_a_vector_is_bit_for_bit_the_same_whatever_else_is_in_the_call(shipped: OnnxEmbedder, texts: list[str]) -> None:
+def test_a_batch_changes_no_vector_by_more_than_a_rounding(shipped: OnnxEmbedder, texts: list[str]) -> None:
     together = shipped.embed(texts).vectors
 
-    alone = np.concatenate([shipped.embed([text]).vectors for text in reversed(texts)])
+    alone = np.concatenate([shipped.embed([text]).vectors for text in reversed(texts)])[::-1]
 
-    assert shipped.batch_size == 1
-    assert np.array_equal(together, alone[::-1])
+    assert shipped.batch_size > 1
+    assert np.allclose(together, alone, rtol=0, atol=1e-5)  # measured: 3e-8
 
 
 def test_two_threads_at_once_get_what_one_gets(shipped: OnnxEmbedder, texts: list[str]) -> None:
@@ -52,14 +52,25 @@ def test_two_threads_at_once_get_what_one_gets(shipped: OnnxEmbedder, texts: lis
     assert all(np.array_equal(vectors, expected) for vectors in found)
 
 
-def test_a_text_of_a_megabyte_is_counted_to_its_end_and_embedded_by_its_beginning(shipped: OnnxEmbedder) -> None:
+def test_a_text_of_a_megabyte_is_counted_to_its_end_and_embedded_by_its_first_four_windows(
+    shipped: OnnxEmbedder,
+) -> None:
     sentence = "the lock was held across an await. "  # 8 pieces
 
-    found = shipped.embed([sentence * 30_000, sentence * 60])
+    found = shipped.embed([sentence * 30_000, sentence * 200, sentence * 60])
 
-    assert found.tokens.tolist() == [8 * 30_000 + 2, 8 * 60 + 2]
-    assert found.embedded_tokens.tolist() == [256, 256]
-    assert np.array_equal(found.vectors[0], found.vectors[1])
+    assert found.tokens.tolist() == [8 * 30_000 + 2, 8 * 200 + 2, 8 * 60 + 2]
+    assert found.embedded_tokens.tolist() == [925, 925, 8 * 60 + 2]
+    assert np.allclose(found.vectors[0], found.vectors[1], atol=1e-5)
+
+
+def test_a_long_text_is_found_by_what_it_says_at_its_end(shipped: OnnxEmbedder) -> None:
+    about_a_lock = "The lock of the queue was held while a message waited. " * 25
+    about_a_harbour = "At dawn the fishing boats leave the harbour for the open sea. " * 18
+
+    asked, whole, beginning = shipped.embed(["boats at sea", about_a_lock + about_a_harbour, about_a_lock]).vectors
+
+    assert asked @ whole > asked @ beginning + 0.2
 
 
 def test_text_behind_a_wall_of_spaces_is_found(shipped: OnnxEmbedder) -> None:
