@@ -119,12 +119,15 @@ class Recaller:
         return hit.retrieved(asked.told.with_outcome(self.store.decode(hit.record)))
 
     async def _asked(self, message: Recall | Why, deadline: Deadline) -> _Asked:
-        """Embed the query, and meanwhile look its words up. One of them may be missing, but not both."""
+        """Embed the query, and meanwhile look its words up. One of them may be missing, but not both.
+
+        Of a memory that was not asked before, words come first: they tell who speaks in it.
+        """
         is_lexical = isinstance(message, Recall) and message.lexical
         view, told, missing = await self._looked_at(message)
         matching = asyncio.ensure_future(self._matched(message, view))
         try:
-            vector = None if is_lexical else await self._embedded(message.query, deadline)
+            vector = None if is_lexical else await self._meant(message.query, matching, deadline)
         except (Expired, ModelUnavailable):
             if (await matching)[0] is None:
                 raise
@@ -148,6 +151,14 @@ class Recaller:
             event = await self.wording.event(view, message.query, said.event) if said.event else None
             asked = timing(said, event, message.time, message.filter)
         return await self.wording.match(view, message.query, asked.where, asked.preferred), asked
+
+    async def _meant(
+        self, query: str, matching: asyncio.Future[tuple[Words | None, Timing]], deadline: Deadline
+    ) -> Vectors:
+        """Return the vector of what is asked, float32 [dim], of which the name of a speaker is no part. Raises Expired."""
+        if not self.wording.is_open:
+            await asyncio.wait([matching], timeout=deadline.remaining * (1 - EMBED_SHARE))
+        return await self._embedded(self.wording.addressed(query), deadline)
 
     async def _embedded(self, query: str, deadline: Deadline) -> Vectors:
         """Return the vector of the query, float32 [dim]. Raises Expired when there would be no time left for an answer."""

@@ -42,6 +42,12 @@ class Wording:
         self._seen = view().rows  # those from here on are not in the index yet, and maybe some before
         self._is_covering = False
         self._unmerged = 0
+        self.addressed: Final = words.addressed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is known who speaks."""
+        return self._words.is_open
 
     async def match(
         self, view: IndexView, query: str, where: MemoryFilter, preferred: MemoryFilter | None

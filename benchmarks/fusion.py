@@ -84,11 +84,11 @@ def cases(conversation: Conversation, embedder: OnnxEmbedder, folder: Path) -> l
         for turn in conversation.turns
     ]
     vectors = _embedded(embedder, [as_embedded(each.text, each.metadata) for each in records])
-    queries = _embedded(embedder, [question.text for question in conversation.questions])
     contents = Contents((), vectors, [encode_record(each) for each in records], (), BEFORE_ALL)
     view = VectorIndex(contents).view()
     words = WordsIndex(folder / conversation.name, RealFiles(), decode_record)
     words.cover(view, len(records))
+    queries = _embedded(embedder, [words.addressed(question.text) for question in conversation.questions])
     alive = view.passing(ANY)
     places = {turn.id: place for place, turn in enumerate(conversation.turns)}
     names = sorted({turn.session for turn in conversation.turns})

@@ -76,7 +76,7 @@ def recall(
                 event = words.event(view, query, said.event, 0) if said.event else None
                 asked = timing(said, event, time_use, where)
             matched = words.match(view, query, asked.where, 0, asked.preferred)
-            vector = None if embedder is None else embedder.embed([query]).vectors[0]
+            vector = None if embedder is None else embedder.embed([words.addressed(query)]).vectors[0]
             understood = time.perf_counter()
             hits = matched.rank(vector, k=top_k, explain=explain)
             ranked = time.perf_counter()

@@ -533,6 +533,15 @@ class WordsIndex(Protocol):
         """Do some of what makes looking words up quicker, and return whether there is more."""
         ...
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it knows who speaks. Safe to ask from the event loop, as `addressed` is."""
+        ...
+
+    def addressed(self, query: str) -> str:
+        """Return a query as it would be put to the speaker whom it names; as it is while the index is not open."""
+        ...
+
     def match(
         self, view: IndexView, query: str, where: MemoryFilter, most: int, preferred: MemoryFilter | None = None
     ) -> Words:

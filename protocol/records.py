@@ -229,9 +229,9 @@ class RetrievedMemory(Struct, frozen=True, kw_only=True):
 
     `score`, at most 1, is made of words, vectors and what stands around the memory; where words could not be looked up, it is
     the cosine. `sona_score` is what the answer is ordered by: equal to `score` until learning has something to
-    add. `cosine` is that of the two texts, 0 where the query was not embedded. `relevance`, from 0 to 1, is the chance that it
-    is right, and means the same for every query, see docs/retrieval.md. `folded` are the ids of memories behind it, in the same
-    session, that say the same; they are not in the answer. `explanation` is there if it was asked for.
+    add. `cosine` is that of the two texts as they were embedded, 0 where the query was not embedded. `relevance`, from 0 to 1, is
+    the chance that it is right, and means the same for every query, see docs/retrieval.md. `folded` are the ids of memories
+    behind it, in the same session, that say the same; they are not in the answer. `explanation` is there if it was asked for.
     """
 
     record: MemoryRecord

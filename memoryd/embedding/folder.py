@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
 
@@ -35,10 +35,10 @@ class ModelFolder:
     max_tokens: int
     pooling: Pooling | None
     variant: str
-    # The scale of the activations is taken over the whole call: texts must be run one at a time.
-    is_batch_scaled: bool
     dim: int
     pad_id: int = 0
+    # The scale of the activations is taken over the whole call: texts must be run one at a time.
+    is_batch_scaled: bool = False
 
 
 def resolve_model(name_or_path: Path | str) -> Path:
@@ -100,7 +100,7 @@ def _own(folder: Path) -> ModelFolder:
     for name, sha256 in files.items():
         if sha256_of(folder / name) != sha256:
             raise unavailable(folder / name, "damaged: its SHA-256 is not that of model.json", hint=_mend(folder))
-    return found
+    return replace(found, is_batch_scaled=_is_batch_scaled(found.graph))
 
 
 def _stated(folder: Path) -> tuple[ModelFolder, Mapping[str, str]]:
@@ -117,7 +117,6 @@ def _stated(folder: Path) -> tuple[ModelFolder, Mapping[str, str]]:
             max_tokens=int(cast("int", manifest["max_tokens"])),
             pooling=cast("Pooling", manifest["pooling"]),
             variant=str(manifest["variant"]),
-            is_batch_scaled=_is_batch_scaled(folder / "model.onnx"),
             dim=int(cast("int", manifest["dim"])),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -44,19 +44,17 @@ _LONG: Final = 40  # words; a memory that has more of them says no more
 _SAID: Final = np.log1p(np.arange(_LONG + 1)).astype(np.float32) / np.float32(4)  # by a memory of so many words
 
 WEIGHTS: Final[Mapping[str, float]] = {
-    "words": 0.195,
-    "words_before": 0.013,
-    "words_after": 0.035,
-    "words_two_before": 0.061,
-    "words_two_after": 0.032,
-    "vector": 0.036,
-    "vector_before": 0.061,
-    "vector_after": 0.012,
-    "session": 0.098,
-    "speaker": 0.043,
-    "question": -0.033,
-    "length": 0.224,
-    "answers": 0.111,
+    "words": 0.193,
+    "words_after": 0.037,
+    "words_two_before": 0.067,
+    "words_two_after": 0.034,
+    "vector": 0.076,
+    "vector_before": 0.052,
+    "session": 0.188,
+    "speaker": 0.056,
+    "question": -0.054,
+    "length": 0.174,
+    "answers": 0.123,
     "time": 0.081,
     "unsaid": 0.200,
 }
@@ -98,35 +96,32 @@ class ByWords:
         rows = _distinct(np.concatenate([self._rows, near, self._beside(near), also]))
         cosines = np.zeros(len(self._words), np.float32)
         scaled = np.zeros(len(self._words), np.float32)
-        before, after = self._neighbours.before[rows], self._neighbours.after[rows]
+        before = self._neighbours.before[rows]
         if vector is not None:
-            known = _distinct(np.concatenate([rows, before, after]))
+            known = _distinct(np.concatenate([rows, before]))
             cosines[known] = view.cosines(vector, known)
             scaled[known] = _scaled(cosines[known], nearest.scores)
-        return Candidates(rows, cosines[rows], self._features(rows, before, after, scaled))
+        return Candidates(rows, cosines[rows], self._features(rows, before, scaled))
 
-    def _features(self, rows: Numbers, before: Rows, after: Rows, vectors: Scores) -> dict[str, Scores]:
-        """Return the features of these rows, between whose neighbours they stand; `vectors` float32 [rows + 1]."""
+    def _features(self, rows: Numbers, before: Rows, vectors: Scores) -> dict[str, Scores]:
+        """Return the features of these rows, which stand behind the rows `before`; `vectors` float32 [rows + 1]."""
         words, around, joined = self._words, self._neighbours, self._joined
-        own_words, words_before, own_vector = words[rows], words[before], vectors[rows]
+        after, own_words, own_vector = around.after[rows], words[rows], vectors[rows]
+        is_of_time = np.zeros(len(rows), bool) if self._preferred is None else self._preferred[rows]
         return {
             "words": own_words,
-            "words_before": words_before,
             "words_after": words[after],
             "words_two_before": words[around.before[before]],
             "words_two_after": words[around.after[after]],
             "vector": own_vector,
             "vector_before": np.maximum(vectors[before], 0),
-            "vector_after": np.maximum(vectors[after], 0),
             "unsaid": own_vector * (1 - self._coverage) ** 2,
-            "session": _lift(joined.sessions[rows], own_words + own_vector / np.float32(2)),
+            "session": _lift(joined.sessions[rows], (2 * own_words + own_vector) / np.float32(3)),
             "speaker": self._match.spoken[rows].astype(np.float32),
             "question": joined.are_questions[rows].astype(np.float32),
             "length": _SAID[np.minimum(joined.lengths[rows], _LONG)] * self._coverage,
-            "answers": words_before * joined.are_questions[before],
-            "time": np.zeros(len(rows), np.float32)
-            if self._preferred is None
-            else self._preferred[rows].astype(np.float32),
+            "answers": words[before] * joined.are_questions[before],
+            "time": is_of_time.astype(np.float32),
         }
 
     def _beside(self, rows: Numbers) -> Rows:
@@ -189,7 +184,7 @@ def _scaled(cosines: Scores, listed: Scores) -> Scores:
 
 
 def _lift(sessions: Rows, rough: Scores) -> Scores:
-    """Return how much the session of each row is about the query: the mean of its best rows, over the best session's."""
+    """Return how much the session of each row is about the query: the mean of its best rows."""
     order = np.lexsort((-rough, sessions))
     is_first = np.ones(len(order), bool)
     is_first[1:] = sessions[order][1:] != sessions[order][:-1]
@@ -200,4 +195,4 @@ def _lift(sessions: Rows, rough: Scores) -> Scores:
     lifts = np.empty(len(order), np.float32)
     lifts[order] = of_group[group]
     lifts[sessions == 0] = 0
-    return lifts / np.float32(max(float(lifts.max(initial=0)), 1e-6))
+    return lifts

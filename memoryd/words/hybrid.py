@@ -19,6 +19,7 @@ from memoryd.words.fusion import BY_VECTORS, OF_TIME, ByWords
 from memoryd.words.lexicon import Lexicon
 from memoryd.words.matching import match, nothing
 from memoryd.words.neighbours import neighbours
+from memoryd.words.terms import addressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -160,6 +161,18 @@ class WordsIndex:
         """Do some of what makes looking words up quicker, and return whether there is more. Raises StorageFault."""
         with self._lock:
             return self._lexicon is not None and self._lexicon.merge()
+
+    @property
+    def is_open(self) -> bool:
+        return self._lexicon is not None
+
+    def addressed(self, query: str) -> str:
+        """Return a query as it would be put to the speaker whom it names; as it is while the index is not open.
+
+        Reads nothing and waits for nobody. Who speaks in memories that are not taken in is not known.
+        """
+        lexicon = self._lexicon
+        return query if lexicon is None else addressed(query, lexicon.has_spoken)
 
     def match(
         self, view: IndexView, query: str, where: MemoryFilter, most: int, preferred: MemoryFilter | None = None

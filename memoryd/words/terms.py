@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from memoryd.protocol.records import speaker_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from memoryd.protocol.records import MemoryRecord
 
@@ -51,6 +51,10 @@ MONTHS: Final = (
 )
 
 _WORD: Final = re.compile(r"[^\W_]+")
+_MENTIONED: Final = re.compile(r"\b[^\W_]+\b(?!:)")  # "Ann: ..." is a line that she says, not a question about her
+_LONGEST_QUESTION: Final = 1_000  # characters; more is a pasted text, which is about nobody, and takes time
+_ADDRESS: Final = "you"
+_REPEATED: Final = re.compile(rf"\b{_ADDRESS}(?:\s+{_ADDRESS})+\b")  # of a name of several words
 
 # Chinese characters and kana: they are written without spaces, so a word of these is a whole clause.
 _UNSPACED: Final = re.compile(
@@ -111,6 +115,22 @@ def document_of(record: MemoryRecord) -> Document:
     day = [str(when.day), MONTHS[when.month - 1], str(when.year)]
     terms = dict.fromkeys([*words, *day, *spoken_by(speaker)])
     return Document(list(terms), len(words), record.text.rstrip().endswith("?"))
+
+
+def addressed(query: str, has_spoken: Callable[[str], bool]) -> str:
+    """Return a query as it would be put to the speaker whom it names: "you" in the place of the name.
+
+    `has_spoken` knows the terms of `spoken_by`. A vector of a query with a name is near to whatever this speaker says. What
+    begins with a small letter is no name: speakers are called "user" and "agent", too.
+    """
+
+    def replaced(word: re.Match[str]) -> str:
+        is_name = not word[0][0].islower() and has_spoken(f"{SPEAKER}{word[0].casefold()}")
+        return _ADDRESS if is_name else word[0]
+
+    if len(query) > _LONGEST_QUESTION:
+        return query
+    return _REPEATED.sub(_ADDRESS, _MENTIONED.sub(replaced, query))
 
 
 def spoken_by(name: str) -> list[str]:

@@ -164,8 +164,8 @@ async def test_who_asks_for_words_alone_does_not_wait_for_the_encoder(tmp_path: 
         assert (found.tier, found.partial, encoder.waiting) == ("lexical", (), 0)
 
         await house.memory.publish_global([kept.id], user="alice")
-        found = await house.memory.recall("a slow zeppelin", user="alice", lexical=True)
-        assert (texts(found), found.partial) == ([ZEPPELIN], ("global",))
+        found = await house.memory.recall("a slow zeppelin", user="bob", lexical=True)
+        assert (texts(found), found.partial, encoder.waiting) == ([ZEPPELIN], (), 0)
 
 
 def test_the_command_line_says_it_on_every_screen() -> None:

@@ -174,6 +174,18 @@ async def test_who_says_it_is_part_of_what_a_memory_means(tmp_path: Path) -> Non
         assert found.cosine == pytest.approx(1.0, abs=1e-5)
 
 
+async def test_a_question_about_a_speaker_means_what_the_speaker_would_be_asked(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember("added a mutex", user="alice", metadata={"speaker": "Ann"})
+        named = await house.memory.recall("What did Ann add?", user="alice")
+        asked = await house.memory.recall("What did you add?", user="alice")
+        assert named.memories[0].cosine == asked.memories[0].cosine
+
+    async with running(tmp_path) as house:  # who speaks is known to the first question, too
+        again = await house.memory.recall("What did Ann add?", user="alice")
+        assert again.memories == named.memories
+
+
 async def test_an_answer_explains_itself(tmp_path: Path) -> None:
     async with running(tmp_path, listen=True) as house:
         await house.memory.publish(events(50), user="alice", ack="committed")

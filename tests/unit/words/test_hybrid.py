@@ -197,7 +197,7 @@ def test_neighbours_are_those_of_the_session_even_when_others_speak_between(memo
     memory.said("noise one", "noise two", session="other")
     memory.said("the red one", session="s")
 
-    assert "words_before" in next(
+    assert "answers" in next(
         parts(hit) for hit in memory.hits("zeppelin") if decode_record(hit.record).text == "the red one"
     )
 
@@ -209,7 +209,7 @@ def test_when_a_neighbour_is_forgotten_the_next_one_takes_its_place(memory: Memo
     memory.forget("well")
 
     assert memory.texts("zeppelin")[:2] == ["what is your favourite zeppelin?", "the red one"]
-    assert "words_before" in parts(memory.hits("zeppelin")[1])
+    assert "answers" in parts(memory.hits("zeppelin")[1])
     assert "words_two_before" in parts(memory.hits("zeppelin")[2])
 
 
@@ -352,6 +352,25 @@ def test_in_a_large_memory_common_words_are_left_out_but_not_the_rarest(
     assert len(all_common.matched) == 2
     assert [len(one.rows) for one in all_common.matched] == [100, 100]
     assert len(all_common.pruned) == 1
+
+
+def test_a_question_about_a_speaker_is_put_to_the_speaker_once_the_index_is_open(memory: Memory) -> None:
+    memory.said("a red zeppelin", speaker="Ann")
+
+    assert not memory.words.is_open
+    assert memory.words.addressed("What did Ann say?") == "What did Ann say?"
+    memory.texts("zeppelin")
+    assert memory.words.is_open
+    assert memory.words.addressed("What did Ann say?") == "What did you say?"
+
+
+def test_a_session_counts_by_how_much_its_best_memories_have_of_the_query(memory: Memory) -> None:
+    memory.said("a red zeppelin", "a blue zeppelin", "a zeppelin", session="all about it")
+    memory.said("a grey zeppelin", "noise", "more of it", session="hardly")
+
+    found = {decode_record(hit.record).text: parts(hit).get("session", 0) for hit in memory.hits("zeppelin")}
+
+    assert found["a zeppelin"] == found["a red zeppelin"] > 2 * found["a grey zeppelin"]
 
 
 def test_several_speakers_in_a_question_tell_nothing(memory: Memory) -> None:

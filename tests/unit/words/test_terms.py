@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from memoryd.protocol.ids import RecordId
 from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource
-from memoryd.words.terms import LONGEST_TERM, MOST_TERMS, STOP_WORDS, document_of, spoken_by, terms_of
+from memoryd.words.terms import LONGEST_TERM, MOST_TERMS, STOP_WORDS, addressed, document_of, spoken_by, terms_of
 
 RECORD = MemoryRecord(
     id=RecordId("01KJMMFJ90B0AS8CA1C55HQA09"),
@@ -72,3 +72,23 @@ def test_who_speaks_in_another_memorys_text_has_not_spoken() -> None:
     other = msgspec.structs.replace(RECORD, text="Caroline is away", metadata={})
 
     assert not {*spoken_by("Caroline")} & {*document_of(other).terms}
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("What does Ann play?", "What does you play?"),
+        ("What are the names of Ann's dogs?", "What are the names of you's dogs?"),
+        ("Did Mary Lou call ANN?", "Did you call you?"),
+        ("How do I add a user?", "How do I add a user?"),  # "user" speaks, but is no name here
+        ("Does Caroline play?", "Does Caroline play?"),  # she has said nothing
+        ("Ann: I play the violin", "Ann: I play the violin"),  # a line, as it was embedded
+        ("Annabel", "Annabel"),
+        pytest.param("Ann " * 300, "Ann " * 300, id="a pasted text"),
+        ("", ""),
+    ],
+)
+def test_a_question_about_a_speaker_is_put_to_the_speaker(query: str, asked: str) -> None:
+    speakers = {term for name in ("Ann", "Mary Lou", "user") for term in spoken_by(name)}
+
+    assert addressed(query, speakers.__contains__) == asked
