@@ -98,6 +98,10 @@ class Store:
     def embedded(self, text: str) -> Vectors:
         return self._embedder.embed([text]).vectors
 
+    def _asked(self, query: str) -> Vectors:
+        asked: Vectors = self.embedded(self._words.addressed(query))[0]
+        return asked
+
     def close(self) -> None:
         self._words.close()
 
@@ -108,11 +112,11 @@ class Store:
         beside = {place + step for place in right for step in (-1, 0, 1) if 0 <= place + step < len(turns)}
         beside = {place for place in beside if turns[place].session in question.sessions}
         sessions = {place for place, turn in enumerate(turns) if turn.session in question.sessions}
-        vector = self.embedded(question.text)[0]
+        vector = self._asked(question.text)
         ways = {ANSWERED: set[int](), WITHOUT_TURNS: right, WITHOUT_NEIGHBOURS: beside, WITHOUT_SESSIONS: sessions}
         found = [self._case(way, question.text, vector, hidden, right) for way, hidden in ways.items()]
         for way, text in ((OF_OTHERS, other.text), (RENAMED, renamed)):
-            found.append(self._case(way, text, self.embedded(text)[0], set(), set()))
+            found.append(self._case(way, text, self._asked(text), set(), set()))
         return found
 
     def _case(self, way: str, query: str, vector: Vectors, hidden: set[int], right: set[int]) -> Case:

@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 CONSTANT: Final = "constant"
 
 BY_BOTH: Final[Mapping[str, float]] = {
-    CONSTANT: -15.90,
-    "relative": 9.84,
-    "own": 1.81,
-    "covered": 2.23,
-    "matched": 1.10,
+    CONSTANT: -13.76,
+    "relative": 8.78,
+    "own": 1.25,
+    "covered": 2.29,
+    "matched": 0.71,
 }
 BY_WORDS: Final[Mapping[str, float]] = {
-    CONSTANT: -15.29,
-    "relative": 10.98,
-    "own": 1.09,
-    "covered": 0.76,
-    "matched": 1.40,
+    CONSTANT: -14.28,
+    "relative": 9.94,
+    "own": 1.32,
+    "covered": 0.64,
+    "matched": 1.38,
 }
 BY_VECTORS: Final[Mapping[str, float]] = {
-    CONSTANT: -10.02,
-    "relative": 3.18,
-    "own": 6.49,
+    CONSTANT: -7.77,
+    "relative": 1.85,
+    "own": 6.56,
 }
 
 

@@ -24,7 +24,7 @@ TimeUse = Literal["prefer", "filter", "ignore"]
 
 # What is put before a model should be at least as relevant: of the questions with an answer, 95 % keep one. `python -m
 # benchmarks.relevance` prints it.
-CONTEXT_RELEVANCE = 0.09
+CONTEXT_RELEVANCE = 0.10
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

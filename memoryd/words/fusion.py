@@ -44,18 +44,18 @@ _LONG: Final = 40  # words; a memory that has more of them says no more
 _SAID: Final = np.log1p(np.arange(_LONG + 1)).astype(np.float32) / np.float32(4)  # by a memory of so many words
 
 WEIGHTS: Final[Mapping[str, float]] = {
-    "words": 0.193,
-    "words_after": 0.037,
-    "words_two_before": 0.067,
-    "words_two_after": 0.034,
-    "vector": 0.076,
-    "vector_before": 0.052,
-    "session": 0.188,
-    "speaker": 0.056,
-    "question": -0.054,
-    "length": 0.174,
-    "answers": 0.123,
-    "time": 0.081,
+    "words": 0.172,
+    "words_after": 0.031,
+    "words_two_before": 0.055,
+    "words_two_after": 0.027,
+    "vector": 0.074,
+    "vector_before": 0.050,
+    "session": 0.168,
+    "speaker": 0.051,
+    "question": -0.049,
+    "length": 0.165,
+    "answers": 0.109,
+    "time": 0.098,
     "unsaid": 0.200,
 }
 
