@@ -209,10 +209,15 @@ class EmbedderActor(Actor):
                 texts[0].answer.set_exception(as_error(error))
                 texts[0].answer.exception()  # who asked may be gone, and asyncio would print what it says
             return
-        metrics.EMBEDS.observe(time.perf_counter() - began)
-        metrics.EMBEDDED.inc(len(texts))
-        for place, text in enumerate(texts):
-            row = EmbeddedText(found.vectors[place], int(found.tokens[place]), int(found.embedded_tokens[place]))
-            self._remembered.put(text.text, row)
+        took = time.perf_counter() - began
+        rows = [
+            EmbeddedText(found.vectors[place], int(found.tokens[place]), int(found.embedded_tokens[place]))
+            for place in range(len(texts))
+        ]
+        for text, row in zip(texts, rows, strict=True):
             if not text.answer.done():
                 text.answer.set_result(row)
+        for text, row in zip(texts, rows, strict=True):
+            self._remembered.put(text.text, row)
+        metrics.EMBEDS.observe(took)
+        metrics.EMBEDDED.inc(len(texts))

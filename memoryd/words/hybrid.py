@@ -39,8 +39,6 @@ LEXICAL: Final = "lexical"
 _BESIDE: Final = ("", "-wal", "-shm")  # SQLite's names of the files of a database
 _ALIGNED: Final = 4  # numberings that are remembered, those used last
 
-_READ_AT_ONCE: Final = 16  # records, until enough of them say different things
-
 _ROW_BYTES: Final = 12  # the row of each document, and what is known of each row
 
 _NOTHING: Final = Nearest(np.empty(0, np.float32), np.empty(0, np.int64), LEXICAL)
@@ -71,7 +69,7 @@ class Question:
         nearest = self._nearest(vector, k)
         found = self.candidates(vector, nearest)
         best = np.argsort(-found.scores, kind="stable")
-        answers = distinct(self._records(found, best), self.decode, k)
+        answers = distinct(self._records(found, best, k), self.decode, k)
         chances = self._relevance(found, vector)
         hits = [self._hit(found, each, chances, nearest, explain=explain) for each in answers]
         return Hits(hits, nearest.path, len(found.rows))
@@ -84,7 +82,7 @@ class Question:
         found = self.candidates(vector, nearest, row)
         own = int(np.searchsorted(found.rows, row))
         ahead = self.mask[found.rows] & (found.scores > found.scores[own])
-        ((place, encoded),) = self._records(found, np.array([own]))
+        ((place, encoded),) = self._records(found, np.array([own]), 1)
         hit = self._hit(found, Answer(place, encoded), self._relevance(found, vector), nearest, explain=True)
         count = len(found.rows) - (not self.mask[row])
         return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(self.mask[row]), nearest.path)
@@ -102,12 +100,13 @@ class Question:
             return _NOTHING
         return self.view.nearest(vector, self.mask, k=max(k, BY_VECTORS), is_filtered=self.is_filtered)
 
-    def _records(self, found: Candidates, places: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-        """Yield these candidates with their records, a few at once; a record is empty when it was hidden meanwhile."""
-        for at in range(0, len(places), _READ_AT_ONCE):
-            ascending = np.sort(places[at : at + _READ_AT_ONCE])
+    def _records(self, found: Candidates, places: NDArray[np.int64], at_once: int) -> Iterator[tuple[int, bytes]]:
+        """Yield these candidates with their records, so many at once; a record is empty when it was hidden meanwhile."""
+        for at in range(0, len(places), at_once):
+            some = places[at : at + at_once]
+            ascending = np.sort(some)
             records = dict(zip(ascending.tolist(), self.view.records(found.rows[ascending]), strict=True))
-            yield from ((place, records[place]) for place in places[at : at + _READ_AT_ONCE].tolist())
+            yield from ((place, records[place]) for place in some.tolist())
 
     def _relevance(self, found: Candidates, vector: Vectors | None) -> Vectors:
         return relevance(found.features_of_relevance(self.match), BY_WORDS if vector is None else BY_BOTH)
