@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from memoryd.cli.options import FILE, Target, reaches_daemon
+from memoryd.cli.options import FILE, Target, reaches_daemon, speaks_of_time
 from memoryd.cli.times import FORMS, moment
 
 if TYPE_CHECKING:
@@ -41,16 +41,7 @@ _PARTIAL: Final = {
 @click.option("--source", "sources", type=SOURCES, multiple=True, help="Only from this source; may be given again.")
 @click.option("--since", type=moment, metavar="WHEN", help=f"Only memories since then: {FORMS}.")
 @click.option("--until", type=moment, metavar="WHEN", help="Only memories before then; written like --since.")
-@click.option(
-    "--time",
-    type=click.Choice(["prefer", "filter", "ignore"]),
-    default="prefer",
-    show_default=True,
-    help="When the text speaks of a time ('last week', 'in March'): what was then comes sooner, or nothing else answers.",
-)
-@click.option(
-    "--timezone", metavar="ZONE", help="The time zone of such words, such as Europe/Berlin; the daemon's if not given."
-)
+@speaks_of_time
 @click.option("--session", metavar="ID", help="Only memories of this session.")
 @click.option(
     "--deadline-ms", type=click.IntRange(min=1), metavar="N", help="Give up after so long; 30000 if not given."

@@ -60,6 +60,23 @@ def reaches_daemon(command: Callable[..., int | None]) -> Callable[..., int | No
     return with_target
 
 
+def speaks_of_time(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Add --time and --timezone to a command whose text may speak of a time."""
+    use = click.option(
+        "--time",
+        type=click.Choice(["prefer", "filter", "ignore"]),
+        default="prefer",
+        show_default=True,
+        help="When the text speaks of a time ('last week', 'in March'): what was then comes sooner, or nothing else answers.",
+    )
+    zone = click.option(
+        "--timezone",
+        metavar="ZONE",
+        help="The time zone of such words, such as Europe/Berlin; the daemon's if not given.",
+    )
+    return use(zone(command))
+
+
 def configured(command: Callable[..., int | None]) -> Callable[..., int | None]:
     """Add --config, --data-dir and --socket to a command, which gets the effective configuration."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from memoryd.cli.options import Target, reaches_daemon
+from memoryd.cli.options import Target, reaches_daemon, speaks_of_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from memoryd.protocol.messages import Explained, Plan, SpokenTime
-    from memoryd.protocol.records import RetrievedMemory
+    from memoryd.protocol.records import RetrievedMemory, TimeUse
 
 _USES: Final = {"prefer": "preferred time", "filter": "only the time"}
 
@@ -22,6 +22,7 @@ _USES: Final = {"prefer": "preferred time", "filter": "only the time"}
 @click.command("why")
 @click.argument("record", metavar="ID")
 @click.argument("query")
+@speaks_of_time
 @click.option("--branch", metavar="NAME", help="Ask this branch instead of the one in use.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @reaches_daemon
@@ -29,6 +30,8 @@ def why_command(
     target: Target,
     record: str,
     query: str,
+    time: TimeUse,
+    timezone: str | None,
     branch: str | None,
     as_json: bool,  # noqa: FBT001 - click
 ) -> None:
@@ -45,7 +48,9 @@ def why_command(
 
     async def work() -> Explained:
         async with connected(target) as connection:
-            return await connection.memory.why(record, query, user=target.user, branch=branch)
+            return await connection.memory.why(
+                record, query, user=target.user, time=time, timezone=timezone, branch=branch
+            )
 
     explained = run(work())
     if as_json:

@@ -172,6 +172,8 @@ async def test_the_commands_ask_for_a_time_and_show_what_was_made_of_it(tmp_path
         between = json.loads(
             (await call(house, "recall", "--json", "--since", "5d", "--until", "two days ago", "failed")).stdout
         )
+        oldest = (await house.memory.recall("number 400", top_k=1)).memories[0].record.id
+        why = json.loads((await call(house, "why", "--json", "--time", "filter", oldest, question)).stdout)
         refused = await call(house, "recall", "--timezone", "Mars/Olympus", question)
         backwards = await call(house, "recall", "--since", "1d", "--until", "2d", question)
 
@@ -181,6 +183,7 @@ async def test_the_commands_ask_for_a_time_and_show_what_was_made_of_it(tmp_path
     assert (only["plan"]["time"]["phrases"], only["plan"]["time"]["use"]) == (["in the last 2 days"], "filter")
     assert [each["text"] for each in read["memories"]] == ["the build failed, number 1"]
     assert [each["text"] for each in between["memories"]] == ["the build failed, number 3"]
+    assert (why["passes"], why["plan"]["time"]["use"]) == (False, "filter")
     assert (refused.exit_code, backwards.exit_code) == (64, 64)
     assert "no such time zone" in refused.stderr
     assert "since is not before until" in backwards.stderr
