@@ -22,12 +22,13 @@ from rich.table import Table
 
 from benchmarks import corpus
 from benchmarks.conversations import Conversation, load
+from benchmarks.turns import remembered
 from memoryd.actors.timing import timing
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import RealFiles
-from memoryd.protocol.ids import BEFORE_ALL, RecordId, new_ulid
+from memoryd.protocol.ids import BEFORE_ALL
 from memoryd.protocol.interfaces import Contents
-from memoryd.protocol.records import ANY, MemoryKind, MemoryRecord, MemorySource, as_embedded
+from memoryd.protocol.records import ANY, as_embedded
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.times import spoken
 from memoryd.vectors.index import VectorIndex
@@ -71,18 +72,7 @@ class Case:
 
 def cases(conversation: Conversation, embedder: OnnxEmbedder, folder: Path) -> list[Case]:
     """Return what the product's own fusion sees of each question."""
-    records = [
-        MemoryRecord(
-            id=RecordId(new_ulid(turn.when)),
-            text=turn.text,
-            kind=MemoryKind.EPISODE,
-            source=MemorySource.USER_INPUT,
-            timestamp=turn.when,
-            session_id=turn.session,
-            metadata={"speaker": turn.speaker},
-        )
-        for turn in conversation.turns
-    ]
+    records = remembered(conversation)
     vectors = _embedded(embedder, [as_embedded(each.text, each.metadata) for each in records])
     contents = Contents((), vectors, [encode_record(each) for each in records], (), BEFORE_ALL)
     view = VectorIndex(contents).view()

@@ -24,11 +24,12 @@ from rich.table import Table
 
 from benchmarks import corpus
 from benchmarks.conversations import Conversation, Question, load
+from benchmarks.turns import remembered
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import RealFiles
-from memoryd.protocol.ids import BEFORE_ALL, RecordId, new_ulid
+from memoryd.protocol.ids import BEFORE_ALL
 from memoryd.protocol.interfaces import Contents, Nearest
-from memoryd.protocol.records import ANY, MemoryKind, MemoryRecord, MemorySource, as_embedded
+from memoryd.protocol.records import ANY, as_embedded
 from memoryd.relevance import BY_BOTH, BY_VECTORS, BY_WORDS, features
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.vectors.index import VectorIndex
@@ -77,18 +78,7 @@ class Store:
     def __init__(self, conversation: Conversation, embedder: OnnxEmbedder, folder: Path) -> None:
         self.conversation = conversation
         self._embedder = embedder
-        self._records = [
-            MemoryRecord(
-                id=RecordId(new_ulid(turn.when)),
-                text=turn.text,
-                kind=MemoryKind.EPISODE,
-                source=MemorySource.USER_INPUT,
-                timestamp=turn.when,
-                session_id=turn.session,
-                metadata={"speaker": turn.speaker},
-            )
-            for turn in conversation.turns
-        ]
+        self._records = remembered(conversation)
         vectors = np.concatenate([self.embedded(as_embedded(each.text, each.metadata)) for each in self._records])
         self._contents = Contents((), vectors, [encode_record(each) for each in self._records], (), BEFORE_ALL)
         self._words = WordsIndex(folder / conversation.name, RealFiles(), decode_record)
