@@ -20,6 +20,7 @@ from benchmarks.daemon import Daemon
 from benchmarks.figures import loop
 from benchmarks.filling import fill
 from benchmarks.results import Result, percentiles
+from memoryd.actors.recalling import QUESTION_CHARACTERS
 from memoryd.embedding.onnx import OnnxEmbedder
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ async def _measure(settings: Settings, given: Corpus) -> _Seen:
     recalls = np.zeros((turns, len(given.queries)))
     alone, lexical, again = (np.zeros_like(recalls) for _ in range(3))
     # The daemon knows the vector of a question that it was asked before.
-    asked_in = [[f"{query} {turn}" for query in given.queries] for turn in range(turns)]
+    asked_in = [[f"{turn}: {query}" for query in given.queries] for turn in range(turns)]
     with Daemon(settings.home("recall")) as daemon:
         async with daemon.client() as memory:
             await fill(memory, "asker", given.records, given.model_sha256)
@@ -107,7 +108,7 @@ async def _measure(settings: Settings, given: Corpus) -> _Seen:
                     began = time.perf_counter()
                     await memory.recall(query, user="asker")
                     asked, cpu = time.perf_counter(), time.thread_time()
-                    embedder.embed([query])
+                    embedder.embed([query[:QUESTION_CHARACTERS]])
                     ended = time.perf_counter()
                     own_cpu += time.thread_time() - cpu
                     recalls[turn, place] = (asked - began) * 1e3

@@ -8,7 +8,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memoryd.actors.recalling import best_relevance, plan_of, relevant
+from memoryd.actors.recalling import QUESTION_CHARACTERS, best_relevance, plan_of, relevant
 from memoryd.actors.timing import Timing, timing
 from memoryd.actors.trajectories import Trajectories
 from memoryd.clock import SystemClock
@@ -76,7 +76,9 @@ def recall(
                 event = words.event(view, query, said.event, 0) if said.event else None
                 asked = timing(said, event, time_use, where)
             matched = words.match(view, query, asked.where, 0, asked.preferred)
-            vector = None if embedder is None else embedder.embed([words.addressed(query)]).vectors[0]
+            vector = (
+                None if embedder is None else embedder.embed([words.addressed(query[:QUESTION_CHARACTERS])]).vectors[0]
+            )
             understood = time.perf_counter()
             hits = matched.rank(vector, k=top_k, explain=explain)
             ranked = time.perf_counter()

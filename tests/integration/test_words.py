@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memoryd.actors import wording
+from memoryd.actors.recalling import QUESTION_CHARACTERS
+from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.protocol.errors import NotFound
 from memoryd.protocol.ids import UserId
@@ -20,8 +22,10 @@ from tests.helpers.daemon import events, running, texts, until
 from tests.integration.test_import import call
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from memoryd.protocol.interfaces import Embeddings
     from tests.helpers.daemon import House
 
 ZEPPELIN = "the zeppelin was late because of the wind"
@@ -415,3 +419,27 @@ async def test_a_damaged_words_file_of_what_is_published_is_made_anew(tmp_path: 
 
     async with running(tmp_path) as house:
         assert texts(await house.memory.recall("zeppelin", user="bob", lexical=True)) == [ZEPPELIN]
+
+
+class Reading(HashingEmbedder):
+    """An encoder that notes what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        self.read += texts
+        return super().embed(texts)
+
+
+async def test_of_a_long_question_the_beginning_is_embedded_and_every_word_is_looked_up(tmp_path: Path) -> None:
+    encoder = Reading()
+    async with running(tmp_path, embedder=encoder) as house:
+        await house.memory.remember(ZEPPELIN, user="alice")
+        question = "why " * QUESTION_CHARACTERS + "was the zeppelin late?"
+
+        found = await house.memory.recall(question, user="alice", explain=True)
+
+        assert encoder.read == [ZEPPELIN, question[:QUESTION_CHARACTERS]]
+        assert found.memories[0].explanation.words == ("zeppelin", "late")
