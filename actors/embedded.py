@@ -40,10 +40,6 @@ class EmbeddedTexts:
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
-    def clear(self) -> None:
-        """Let go of all."""
-        self._known.clear()
-
 
 def _hashed(text: str) -> bytes:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

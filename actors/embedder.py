@@ -74,6 +74,12 @@ class _Lane:
         self.texts.append(text)
         self._news.set()
 
+    def drop(self, text: _Text) -> None:
+        """Let go of a text that nobody waits for any more, if it is here."""
+        if text in self.texts:
+            self.texts.remove(text)
+            text.answer.cancel()
+
     async def take(self) -> list[_Text]:
         """Wait for texts and return those of the next run."""
         while not self.texts:
@@ -109,7 +115,7 @@ class EmbedderActor(Actor):
             case Embed(texts=texts, urgent=urgent):
                 return ctx.detach(self._gather([self._row(text, ctx.deadline, urgent=urgent) for text in texts]))
             case ForgetTexts():
-                self._remembered.clear()
+                self._remembered = EmbeddedTexts()  # what is on its way goes to the one before
             case _LoadAgain():
                 ctx.spawn(self._begin(ctx))
         return None
@@ -171,6 +177,9 @@ class EmbedderActor(Actor):
             if known.deadline is not None and (deadline is None or deadline.at > known.deadline.at):
                 known.deadline = deadline
             return known
+        if known is not None:
+            for lane in (self._urgent, self._patient):
+                lane.drop(known)
         waiting = _Text(text, deadline, asyncio.get_running_loop().create_future())
         self._waiting[text] = waiting
         (self._urgent if urgent else self._patient).put(waiting)
@@ -195,10 +204,12 @@ class EmbedderActor(Actor):
         for text in texts:
             if self._waiting.get(text.text) is text:
                 del self._waiting[text.text]
+            if text.is_dead:
+                text.answer.cancel()  # who gathered it with others waits still
         return [text for text in texts if not text.is_dead]
 
     async def _run(self, texts: list[_Text], lane: _Lane, embedder: Embedder) -> None:
-        began = time.perf_counter()
+        began, remembered = time.perf_counter(), self._remembered
         try:
             found = await lane.embed(embedder.embed, [text.text for text in texts])
         except Exception as error:  # noqa: BLE001 - a text the encoder cannot take fails its askers, not the encoder
@@ -218,6 +229,6 @@ class EmbedderActor(Actor):
             if not text.answer.done():
                 text.answer.set_result(row)
         for text, row in zip(texts, rows, strict=True):
-            self._remembered.put(text.text, row)
+            remembered.put(text.text, row)
         metrics.EMBEDS.observe(took)
         metrics.EMBEDDED.inc(len(texts))

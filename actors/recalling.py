@@ -14,7 +14,7 @@ from memoryd.actors.knowledge import merge
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.timing import Timing, timing
 from memoryd.actors.trajectories import Trajectories, fitting_prefix, weight_of_record
-from memoryd.protocol.errors import Expired, MemorydError, ModelUnavailable, NotFound
+from memoryd.protocol.errors import MemorydError, NotFound
 from memoryd.protocol.ids import UserId
 from memoryd.protocol.internal import Embed, QueryGlobal
 from memoryd.protocol.messages import Explained, Plan, Recall, Recalled, Why
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EMBED_SHARE: Final = 0.8  # of the time there is; the rest is for an answer by words alone
 
-# Of a question so much is embedded: the rest of a pasted text finds nothing more, and takes up to 50 ms. Words are taken from all.
+# Of a question so much is embedded: the rest of a pasted text finds nothing more, and takes up to 50 ms.
 QUESTION_CHARACTERS: Final = 1_000
 
 INLINE_BYTES: Final = 16 << 20  # a search that reads no more takes little longer than the way to a thread and back
@@ -83,9 +83,10 @@ class Recaller:
             raise
         ranked = time.perf_counter()
         published, missing = await publishing
-        found = merge([self._retrieved(asked, hit) for hit in hits.hits], published, message.top_k)
+        own = [self._retrieved(asked, hit) for hit in hits.hits]
         missing += asked.missing
-        memories = relevant(found, message.min_relevance)
+        least = message.min_relevance
+        memories = merge(relevant(own, least), relevant(published, least), message.top_k)
         fitting = fitting_prefix(memories, lambda memory: weight_of_record(memory.record))
         if len(fitting) < len(memories):
             missing = (*missing, "size")
@@ -95,7 +96,7 @@ class Recaller:
             memories=tuple(fitting),
             tier=hits.path,
             partial=missing,
-            best_relevance=best_relevance(found),
+            best_relevance=best_relevance([*own, *published]),
             elapsed_ms=round(elapsed * 1e3, 3),
             plan=self._plan(asked, hits.candidates, began, ranked) if message.explain else None,
         )
@@ -129,9 +130,10 @@ class Recaller:
         is_lexical = isinstance(message, Recall) and message.lexical
         view, told, missing = await self._looked_at(message)
         matching = asyncio.ensure_future(self._matched(message, view))
+        matching.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to be told
         try:
             vector = None if is_lexical else await self._meant(message.query, matching, deadline)
-        except (Expired, ModelUnavailable):
+        except MemorydError:
             if (await matching)[0] is None:
                 raise
             vector = None
@@ -161,7 +163,7 @@ class Recaller:
         """Return the vector of what is asked, float32 [dim], of which the name of a speaker is no part. Raises Expired."""
         if not self.wording.is_open:
             await asyncio.wait([matching], timeout=deadline.remaining * (1 - EMBED_SHARE))
-        return await self._embedded(self.wording.addressed(query[:QUESTION_CHARACTERS]), deadline)
+        return await self._embedded(self.wording.addressed(query)[:QUESTION_CHARACTERS], deadline)
 
     async def _embedded(self, query: str, deadline: Deadline) -> Vectors:
         """Return the vector of the query, float32 [dim]. Raises Expired when there would be no time left for an answer."""

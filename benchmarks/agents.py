@@ -108,6 +108,8 @@ async def _ranked(memory: Memory, user: str, run: Run, earlier: Iterable[Run]) -
         if "words" not in found.partial:
             break
         await asyncio.sleep(0.1)
+    else:
+        raise TimeoutError("the words of a run were not taken in")
     for each in found.memories:
         quality = each.record.quality_score
         if quality is None or (quality > 0) != succeeded[each.record.session_id]:

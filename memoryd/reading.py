@@ -77,7 +77,7 @@ def recall(
                 asked = timing(said, event, time_use, where)
             matched = words.match(view, query, asked.where, 0, asked.preferred)
             vector = (
-                None if embedder is None else embedder.embed([words.addressed(query[:QUESTION_CHARACTERS])]).vectors[0]
+                None if embedder is None else embedder.embed([words.addressed(query)[:QUESTION_CHARACTERS]]).vectors[0]
             )
             understood = time.perf_counter()
             hits = matched.rank(vector, k=top_k, explain=explain)

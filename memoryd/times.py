@@ -122,14 +122,16 @@ def _found(text: str, now: datetime) -> Iterable[_Found]:
         span = _read(form, match, now)
         if span and other and span >= other.span:  # "from March to May 2023": the last one before the other end
             span = _read(form, match, other.span.until or now)
-        if span is None:
-            continue
+        if span is None or (form is _BARE_MONTH and relation in ("from", "by") and not other):
+            continue  # "the mail from April": a month is a name, too
         if other:
             end, span = other.end, Span(span.since, other.span.until)
         elif lead and lead["unit"]:
             span = _beside(relation, _delta(lead["number"], lead["unit"]), span)
         else:
             span = _bordered(relation, span)
+        if span.since and span.until and span.since >= span.until:
+            continue
         yield _Found(start, end, span, form.is_dated or bool(other and other.is_dated))
         behind = end
 
@@ -317,6 +319,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w.-]){text}(?![\w-]|\.\d)", re.IGNORECASE)
 
 
+_BARE_MONTH: Final = _Form(_pattern(_M), _date("month"), plain=False)
 _FORMS: Final = (
     _Form(_pattern(r"(?:the\s+day\s+before\s+yesterday|yesterday|today)"), _day),
     _Form(_pattern(rf"(?P<of>this|yesterday|{_W})\s+(?P<part>morning|afternoon|evening|night)"), _part),
@@ -343,7 +346,7 @@ _FORMS: Final = (
     _Form(_pattern(rf"(?:{_D}{_TH}\s+(?:of\s+)?{_M}|{_M}\s+{_D}{_TH})"), _date("day")),
     _Form(_pattern(rf"(?:{_D}\s+{_M}|{_M}\s+{_D})"), _date("day"), plain=False),
     _Form(_pattern(rf"{_M}(?:\s+of\s+|,?\s+){_Y}"), _date("month"), is_dated=True),
-    _Form(_pattern(_M), _date("month"), plain=False),
+    _BARE_MONTH,
     _Form(_pattern(rf"{_Y}(?!{_COUNTS})"), _date("year"), plain=False, is_dated=True),
 )
 

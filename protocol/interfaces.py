@@ -543,11 +543,17 @@ class WordsIndex(Protocol):
         ...
 
     def match(
-        self, view: IndexView, query: str, where: MemoryFilter, most: int, preferred: MemoryFilter | None = None
+        self,
+        view: IndexView,
+        query: str,
+        where: MemoryFilter,
+        most: int,
+        preferred: MemoryFilter | None = None,
+        without: Numbers | None = None,
     ) -> Words:
         """Look the words of `query` up, for an answer from what passes `where`; what passes `preferred`, a time, comes sooner.
 
-        What the index lacks of this memory is taken in first if it is no more than `most` rows.
+        The rows `without`, int64 [m], are no answers. What the index lacks of this memory is taken in first if it is no more than `most` rows.
         """
         ...
 

@@ -231,7 +231,7 @@ class RetrievedMemory(Struct, frozen=True, kw_only=True):
     the cosine. `sona_score` is what the answer is ordered by: equal to `score` until learning has something to
     add. `cosine` is that of the two texts as they were embedded, 0 where the query was not embedded. `relevance`, from 0 to 1, is
     the chance that it is right, and means the same for every query, see docs/retrieval.md. `folded` are the ids of memories
-    behind it, in the same session, that say the same; they are not in the answer. `explanation` is there if it was asked for.
+    in the same session that say the same and would have stood among the answers. `explanation` is there if it was asked for.
     """
 
     record: MemoryRecord

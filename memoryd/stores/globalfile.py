@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import numpy as np
 
-from memoryd.protocol.errors import Damaged
+from memoryd.protocol.errors import Damaged, StorageFault
 from memoryd.protocol.ids import EventId, RecordId, UserId, derived_record_id
 from memoryd.protocol.interfaces import Batch, Entry
 from memoryd.protocol.records import ANY
@@ -15,38 +16,37 @@ from memoryd.protocol.records import ANY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memoryd.protocol.interfaces import IndexView, MemoryStore, Opened, Vectors, WordsIndex
+    from memoryd.protocol.interfaces import IndexView, MemoryStore, Numbers, Opened, Vectors, Words, WordsIndex
     from memoryd.protocol.records import MemoryFilter, MemoryRecord, RetrievedMemory
 
 NAME: Final = UserId("global")  # the name of the one file, in a root of its own
 _AT_ONCE: Final = 256  # copies whose words are taken in together
+_MERGED: Final = 64  # additions after which the words index is made quicker to look up, more in a large one
 
 
 class GlobalFile:
     """A GlobalStore on one file of a MemoryStore that has a root of its own, with the words of what is in it.
 
     A copy has its own id, made from the publisher and the original, so that two users never collide. Its metadata says
-    `published_by` and `published_id`.
+    `published_by` and `published_id`, and `published_session` if it had one: a copy stands in no session itself.
     """
 
     def __init__(self, store: MemoryStore, words: WordsIndex) -> None:
         self._store = store
         self._words = words
         self._opened: Opened | None = None
-        self._published: Counter[str] = Counter()
+        self._rows_of: dict[str, list[int]] = {}  # those of each publisher
+        self._unmerged = 0
 
     def open(self) -> None:
         """Open the file. Raises StorageFault."""
         self._opened = self._store.open(NAME)
-        self._published.clear()
-        index = self._opened.index
-        for record in index.records(index.select(ANY)):
-            self._published[_publisher(self._store.decode(record))] += 1
-        try:
-            self._cover(index.view())
-        except Damaged:
-            self._words.discard()
-            self._cover(index.view())
+        self._number()
+        view = self._use.index.view()
+        with suppress(StorageFault):
+            if len(self._words.others([view])):  # what was taken back before a crash
+                self._words.discard()
+        self._cover(view)
 
     @property
     def is_empty(self) -> bool:
@@ -60,7 +60,13 @@ class GlobalFile:
             row: msgspec.structs.replace(
                 record,
                 id=_copy_id(user, record.id, record),
-                metadata={**record.metadata, "published_by": user, "published_id": record.id},
+                session_id="",  # sessions of different users have the same names
+                metadata={
+                    **record.metadata,
+                    "published_by": user,
+                    "published_id": record.id,
+                    **({"published_session": record.session_id} if record.session_id else {}),
+                },
             )
             for row, record in enumerate(records)
         }
@@ -69,8 +75,9 @@ class GlobalFile:
         if not new:
             return
         file.commit(Batch(entries=[Entry(copy, vectors[row]) for row, copy in new.items()]))
+        first = index.view().rows
         index.add([self._store.encode(copy) for copy in new.values()], vectors[list(new)])
-        self._published[user] += len(new)
+        self._rows_of.setdefault(user, []).extend(range(first, first + len(new)))
         self._cover(index.view())
 
     def unpublish(self, user: UserId, ids: Sequence[RecordId] | None) -> None:
@@ -87,7 +94,7 @@ class GlobalFile:
         file.commit(Batch(deleted=gone))
         file.compact()
         index.rebased(file.load())()
-        self._published[user] -= len(gone)
+        self._number()
         self._words.discard()  # so that none of theirs is left
         self._cover(index.view())
 
@@ -103,11 +110,15 @@ class GlobalFile:
         asked_by: UserId,
     ) -> list[RetrievedMemory]:
         """Return the best of what others published; `vector` is float32 [dim], and words alone answer without one."""
-        own = self._published[asked_by]
-        if len(self._use.index) <= own:
+        view, own = self._use.index.view(), np.array(self._rows_of.get(asked_by, ()), np.int64)
+        if len(self._use.index) <= len(own):
             return []
-        asked = self._words.match(self._use.index.view(), query, where, 0, preferred)
-        hits = asked.rank(vector, k=k + own, explain=explain).hits
+        try:
+            hits = self._asked(view, query, where, preferred, own).rank(vector, k=k, explain=explain).hits
+        except StorageFault:  # of the words
+            if vector is None:
+                raise
+            hits = view.search(vector, k=k + len(own), where=where).hits
         found = ((self._store.decode(hit.record), hit) for hit in hits)
         return [hit.retrieved(copy) for copy, hit in found if _publisher(copy) != asked_by][:k]
 
@@ -118,11 +129,43 @@ class GlobalFile:
             self._opened.file.close()
             self._opened = None
 
+    def _asked(
+        self, view: IndexView, query: str, where: MemoryFilter, preferred: MemoryFilter | None, without: Numbers
+    ) -> Words:
+        try:
+            return self._words.match(view, query, where, _AT_ONCE, preferred, without)
+        except Damaged:
+            self._words.discard()
+            self._cover(view)
+            return self._words.match(view, query, where, _AT_ONCE, preferred, without)
+
+    def _number(self) -> None:
+        """See which rows are whose."""
+        view = self._use.index.view()
+        self._rows_of = {}
+        for row, record in enumerate(view.records(np.arange(view.rows))):
+            if record:
+                self._rows_of.setdefault(_publisher(self._store.decode(record)), []).append(row)
+
     def _cover(self, view: IndexView) -> None:
-        while self._words.cover(view, _AT_ONCE):
-            pass
-        while self._words.merge():
-            pass
+        """Take in what the words index lacks. A fault of it is told when somebody asks; what is published stays so."""
+        with suppress(StorageFault):
+            try:
+                self._take_in(view)
+            except Damaged:
+                self._words.discard()
+                self._take_in(view)
+
+    def _take_in(self, view: IndexView) -> None:
+        left = view.rows
+        while left:
+            left = self._words.cover(view, _AT_ONCE)
+            self._unmerged += 1
+        # That writes all of it anew.
+        if self._unmerged > max(_MERGED, view.rows // _MERGED):
+            self._unmerged = 0
+            while self._words.merge():
+                pass
 
     @property
     def _use(self) -> Opened:

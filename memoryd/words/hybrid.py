@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from memoryd.files import FileSystem
     from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.interfaces import IndexView, Matched, Vectors
+    from memoryd.protocol.interfaces import IndexView, Matched, Numbers, Vectors
     from memoryd.protocol.records import MemoryFilter, MemoryRecord
     from memoryd.words.fusion import Candidates
     from memoryd.words.matching import Match
@@ -39,7 +39,7 @@ LEXICAL: Final = "lexical"
 _BESIDE: Final = ("", "-wal", "-shm")  # SQLite's names of the files of a database
 _ALIGNED: Final = 4  # numberings that are remembered, those used last
 
-_ROW_BYTES: Final = 12  # the row of each document, and what is known of each row
+_ROW_BYTES: Final = 20  # the row of each document, and what is known of each row and its neighbours
 
 _NOTHING: Final = Nearest(np.empty(0, np.float32), np.empty(0, np.int64), LEXICAL)
 
@@ -174,20 +174,29 @@ class WordsIndex:
         return query if lexicon is None else addressed(query, lexicon.has_spoken)
 
     def match(
-        self, view: IndexView, query: str, where: MemoryFilter, most: int, preferred: MemoryFilter | None = None
+        self,
+        view: IndexView,
+        query: str,
+        where: MemoryFilter,
+        most: int,
+        preferred: MemoryFilter | None = None,
+        without: Numbers | None = None,
     ) -> Question:
         """Look the words of `query` up, for an answer from what passes `where`; what passes `preferred`, a time, comes sooner.
 
-        What the index lacks of this view is taken in first if it is no more than `most` rows. Raises StorageFault.
+        The rows `without`, int64 [m], are no answers. What the index lacks of this view is taken in first if it is no more than `most` rows. Raises StorageFault.
         """
         alive = view.passing(ANY)
-        mask = alive if where == ANY else view.passing(where)
+        mask = view.passing(where)
+        if without is not None:
+            mask[without] = False
         then = None if preferred is None else view.passing(preferred)
         with self._lock:
             match, joined, beside = self._looked_up(view, query, alive, most)
         lacking = int(np.count_nonzero(alive & ~joined.has_document))
         by_words = ByWords(match, joined, beside, mask, then)
-        return Question(view, self._decode, match, by_words, mask, where != ANY, then, lacking)
+        is_filtered = where != ANY or without is not None
+        return Question(view, self._decode, match, by_words, mask, is_filtered, then, lacking)
 
     def _looked_up(
         self, view: IndexView, query: str, alive: NDArray[np.bool_], most: int

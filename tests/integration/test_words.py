@@ -14,7 +14,7 @@ from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.protocol.errors import NotFound
 from memoryd.protocol.ids import UserId
-from memoryd.protocol.records import CONTEXT_RELEVANCE, MemoryFilter
+from memoryd.protocol.records import CONTEXT_RELEVANCE, Draft, MemoryFilter
 from memoryd.stores.datadir import GLOBAL, WORDS
 from memoryd.stores.globalfile import NAME
 from memoryd.words.lexicon import Lexicon
@@ -443,3 +443,59 @@ async def test_of_a_long_question_the_beginning_is_embedded_and_every_word_is_lo
 
         assert encoder.read == [ZEPPELIN, question[:QUESTION_CHARACTERS]]
         assert found.memories[0].explanation.words == ("zeppelin", "late")
+
+
+async def test_what_i_published_myself_does_not_stand_in_the_way_of_others(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        mine = await house.memory.remember_many(
+            [Draft(text=f"the zeppelin {n}", session_id="s") for n in range(150)], user="bob"
+        )
+        theirs = await house.memory.remember("a zeppelin of wood", user="alice", session_id="s")
+        await house.memory.publish_global([each.id for each in mine], user="bob")
+        await house.memory.publish_global([theirs.id], user="alice")
+        await house.memory.forget(ids=[each.id for each in mine[1:]], user="bob")
+        await house.memory.publish_global([mine[0].id], user="bob")
+
+        for lexical in (True, False):
+            found = await house.memory.recall("zeppelin", user="bob", top_k=5, lexical=lexical)
+            assert sorted(texts(found)) == ["a zeppelin of wood", "the zeppelin 0"]
+        (other,) = (each.record for each in found.memories if each.record.text == "a zeppelin of wood")
+        assert (other.session_id, other.metadata["published_session"]) == ("", "s")
+        some = await house.memory.recall("zeppelin", user="carol", top_k=5)
+        assert sorted(texts(some)) == ["a zeppelin of wood", "the zeppelin 0"]
+
+
+async def test_words_of_what_was_taken_back_do_not_outlive_a_crash(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        kept = await house.memory.remember(ZEPPELIN, user="alice")
+        other = await house.memory.remember("added a mutex", user="alice")
+        await house.memory.publish_global([kept.id, other.id], user="alice")
+        words = house.root / GLOBAL / NAME / WORDS
+    before = {path.name: path.read_bytes() for path in words.parent.glob(f"{WORDS}*")}
+    async with running(tmp_path) as house:
+        await house.memory.unpublish_global([kept.id], user="alice")
+    for name, held in before.items():
+        (words.parent / name).write_bytes(held)
+    assert holds(words, "zeppelin")
+
+    async with running(tmp_path) as house:
+        assert not holds(words, "zeppelin")
+        assert texts(await house.memory.recall("mutex", user="bob", lexical=True)) == ["added a mutex"]
+
+
+async def test_a_relevant_memory_of_others_is_not_pushed_out_by_irrelevant_ones_of_ones_own(tmp_path: Path) -> None:
+    async with running(tmp_path, embedder=OnnxEmbedder.open("all-MiniLM-L6-v2", threads=1)) as house:
+        await house.memory.remember_many(
+            [Draft(text=f"the wind was {n} knots", session_id="s") for n in range(30)], user="bob"
+        )
+        kept = await house.memory.remember(ZEPPELIN, user="alice")
+        await house.memory.publish_global([kept.id], user="alice")
+        everything = await house.memory.recall("the zeppelin was late because of the wind", user="bob", top_k=40)
+        best = next(each.relevance for each in everything.memories if each.record.text == ZEPPELIN)
+
+        found = await house.memory.recall(
+            "the zeppelin was late because of the wind", user="bob", top_k=3, min_relevance=best
+        )
+
+        assert ZEPPELIN in texts(found)
+        assert found.best_relevance >= best

@@ -80,7 +80,8 @@ def test_a_time_in_a_question_is_found_and_counted_in_the_zone_of_who_asks(
         "When did Melanie run a charity race?", "may I march in second place", "all 8 may fail", "the sun sets",
         "exit code 2 in 2023 requests", "after 2000 steps", "build v2023", "in 2023.1", "tests in 2023-beta",
         "issue 2023-05-081", "on 31 April", "99999 years ago", "9999 years ago", "since it flies", "after all", "last time",
-        "in a second", "port 8080", "the second march", "Mondays are slow", "recently", "",
+        "in a second", "port 8080",
+        "the mail from April", "painted by June", "between 2023 and 2021", "the second march", "Mondays are slow", "recently", "",
         "\x00 in \ud800 \U0001f600",
     ],
 )  # fmt: skip

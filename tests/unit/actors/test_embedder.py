@@ -118,6 +118,32 @@ async def test_what_is_to_leave_no_trace_is_not_remembered(bench: Bench) -> None
     assert bench.encoder.runs == [["one"], ["one"]]
 
 
+async def test_what_is_on_its_way_when_it_is_to_leave_no_trace_is_not_remembered_either(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    asked = bench.ask("one")
+    await bench.busy()
+    await bench.slot.ref.tell(ForgetTexts())
+    await until(lambda: bench.slot.mailbox.is_empty)
+    bench.encoder.gate.set()
+    await asked
+    await bench.ask("one")
+
+    assert bench.encoder.runs == [["one"], ["one"]]
+
+
+async def test_what_nobody_waits_for_any_more_does_not_pile_up(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    first = bench.ask("running")
+    await bench.busy()
+    for _ in range(5):
+        with pytest.raises(Expired):
+            await bench.ask("one", "two", within=0.01)
+
+    assert bench.slot.actor.waiting == 2
+    bench.encoder.gate.set()
+    await first
+
+
 async def test_a_recall_does_not_wait_for_ingestion(bench: Bench) -> None:
     bench.encoder.gate.clear()
     patient = [bench.ask("x" * 900), bench.ask("y" * 900)]
