@@ -82,23 +82,12 @@ class KnowledgeActor(Actor):
     async def _answer(self, message: object) -> object:
         match message:
             case QueryGlobal() as asked:
-                return tuple(await self._pools.search(self._query, asked))
+                return tuple(await self._pools.search(self._store.query, asked))
             case AddGlobal(user=user, records=records, vectors=vectors):
                 await self._pools.disk(self._store.publish, user, records, vectors)
             case RemoveGlobal(user=user, ids=ids):
                 await self._pools.disk(self._store.unpublish, user, ids)
         return Done()
-
-    def _query(self, asked: QueryGlobal) -> Sequence[RetrievedMemory]:
-        return self._store.query(
-            asked.query,
-            asked.vector,
-            k=asked.top_k,
-            where=asked.filter,
-            preferred=asked.preferred,
-            explain=asked.explain,
-            asked_by=asked.asked_by,
-        )
 
 
 def merge(local: Sequence[RetrievedMemory], known: Sequence[RetrievedMemory], k: int) -> list[RetrievedMemory]:

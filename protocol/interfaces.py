@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memoryd.protocol.events import Event, StoredEvent
+    from memoryd.protocol.internal import QueryGlobal
     from memoryd.protocol.keys import Keys
     from memoryd.protocol.messages import BackupProgress
     from memoryd.protocol.records import Explanation, MemoryFilter, MemoryRecord, Trajectory
@@ -934,17 +935,7 @@ class GlobalStore(Protocol):
         """Remove these copies, or all of the user, and their bytes. Raises StorageFault."""
         ...
 
-    def query(
-        self,
-        query: str,
-        vector: Vectors | None,
-        *,
-        k: int,
-        where: MemoryFilter,
-        preferred: MemoryFilter | None,
-        explain: bool,
-        asked_by: UserId,
-    ) -> Sequence[RetrievedMemory]:
+    def query(self, asked: QueryGlobal) -> Sequence[RetrievedMemory]:
         """Return the best copies that others published; see `WordsIndex`. `record.metadata["published_by"]` names who.
 
         Raises StorageFault.

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memoryd.protocol.interfaces import IndexView, MemoryStore, Numbers, Opened, Vectors, Words, WordsIndex
-    from memoryd.protocol.records import MemoryFilter, MemoryRecord, RetrievedMemory
+    from memoryd.protocol.internal import QueryGlobal
+    from memoryd.protocol.records import MemoryRecord, RetrievedMemory
 
 NAME: Final = UserId("global")  # the name of the one file, in a root of its own
 _AT_ONCE: Final = 256  # copies whose words are taken in together
@@ -98,29 +99,19 @@ class GlobalFile:
         self._words.discard()  # so that none of theirs is left
         self._cover(index.view())
 
-    def query(
-        self,
-        query: str,
-        vector: Vectors | None,
-        *,
-        k: int,
-        where: MemoryFilter,
-        preferred: MemoryFilter | None,
-        explain: bool,
-        asked_by: UserId,
-    ) -> list[RetrievedMemory]:
-        """Return the best of what others published; `vector` is float32 [dim], and words alone answer without one."""
-        view, own = self._use.index.view(), np.array(self._rows_of.get(asked_by, ()), np.int64)
+    def query(self, asked: QueryGlobal) -> list[RetrievedMemory]:
+        """Return the best of what others published; words alone answer without a vector."""
+        view, own = self._use.index.view(), np.array(self._rows_of.get(asked.asked_by, ()), np.int64)
         if len(self._use.index) <= len(own):
             return []
         try:
-            hits = self._asked(view, query, where, preferred, own).rank(vector, k=k, explain=explain).hits
+            hits = self._looked_up(view, asked, own).rank(asked.vector, k=asked.top_k, explain=asked.explain).hits
         except StorageFault:  # of the words
-            if vector is None:
+            if asked.vector is None:
                 raise
-            hits = view.search(vector, k=k + len(own), where=where).hits
+            hits = view.search(asked.vector, k=asked.top_k + len(own), where=asked.filter).hits
         found = ((self._store.decode(hit.record), hit) for hit in hits)
-        return [hit.retrieved(copy) for copy, hit in found if _publisher(copy) != asked_by][:k]
+        return [hit.retrieved(copy) for copy, hit in found if _publisher(copy) != asked.asked_by][: asked.top_k]
 
     def close(self) -> None:
         """Release the files."""
@@ -129,15 +120,13 @@ class GlobalFile:
             self._opened.file.close()
             self._opened = None
 
-    def _asked(
-        self, view: IndexView, query: str, where: MemoryFilter, preferred: MemoryFilter | None, without: Numbers
-    ) -> Words:
+    def _looked_up(self, view: IndexView, asked: QueryGlobal, without: Numbers) -> Words:
         try:
-            return self._words.match(view, query, where, _AT_ONCE, preferred, without)
+            return self._words.match(view, asked.query, asked.filter, _AT_ONCE, asked.preferred, without)
         except Damaged:
             self._words.discard()
             self._cover(view)
-            return self._words.match(view, query, where, _AT_ONCE, preferred, without)
+            return self._words.match(view, asked.query, asked.filter, _AT_ONCE, asked.preferred, without)
 
     def _number(self) -> None:
         """See which rows are whose."""
