@@ -157,10 +157,10 @@ def test_what_was_hidden_since_it_was_found_leaves_its_place_to_the_next(memory:
             return getattr(view, name)
 
         def records(self, rows: object) -> list[bytes]:
-            found = view.records(rows)  # type: ignore[arg-type]
+            found = view.records(rows)
             return [b"" if decode_record(each).text == first else each for each in found]
 
-    hits = memory.words.match(Hiding(), "mutex", ANY, ALL).rank(None, k=5).hits  # type: ignore[arg-type]
+    hits = memory.words.match(Hiding(), "mutex", ANY, ALL).rank(None, k=5).hits
     assert len(hits) == 5
     assert first not in {decode_record(hit.record).text for hit in hits}
 
