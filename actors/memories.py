@@ -229,7 +229,6 @@ class MemorySupervisor(Actor):
 
     def _crashed(self, user: UserId, slot: Slot, end: Exit, ctx: Context) -> None:
         cause = end.cause if isinstance(end, Failed) else None
-        log.warning("agent_failed", user=user, why=reason(end), incarnation=slot.incarnations, exc_info=cause)
         slot.restarts += 1
         metrics.RESTARTS.inc()
         self._escalate_if_many(user)

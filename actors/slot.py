@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import structlog
 
 from memoryd.actors.actor import Actor
 from memoryd.actors.context import DETACHED, Context, TaskFailed, as_error, is_fatal, refuse, reply
@@ -17,6 +18,8 @@ from memoryd.actors.exits import Exit, Failed, Killed, Passivated, Stopped, is_c
 from memoryd.actors.mailbox import Envelope, Mailbox
 from memoryd.actors.ref import Ref
 from memoryd.protocol.errors import Expired, MemorydError, Quarantined, ShuttingDown
+
+log = structlog.get_logger("memoryd.actors")
 
 HANG_AFTER_S: Final = 30.0  # a handler without progress for so long counts as killed
 ATTEMPTS: Final = 2  # a message that its actor failed on so often is parked
@@ -288,8 +291,12 @@ class Slot:
                 end = end if is_crash(end) else Failed(error)
         self._exit = end
         if is_crash(end):
-            self.last_cause = end.cause if isinstance(end, Failed) else None
-            _let_go_of_locals(self.last_cause)
+            cause = self.last_cause = end.cause if isinstance(end, Failed) else None
+            why, during = reason(end), self.phase.value
+            log.warning(
+                "actor_failed", actor=self.path, why=why, during=during, incarnation=self.incarnations, exc_info=cause
+            )
+            _drop_traces(cause)
             self.last_error = self.last_cause.message if isinstance(self.last_cause, MemorydError) else reason(end)
         if self.phase is not Phase.QUARANTINED:
             self.phase = Phase.COLD
@@ -298,8 +305,11 @@ class Slot:
         self._on_exit(self, end)
 
 
-def _let_go_of_locals(error: BaseException | None) -> None:
-    """Keep what a failure says and where it was, and not the files and rows that its calls had in hand."""
+def _drop_traces(error: BaseException | None) -> None:
+    """Keep what a failure says, and not the files and rows that its calls had in hand.
+
+    No frame is cleared: who got the same error for an answer may stand in its trace, and still be at work.
+    """
     while error is not None:
-        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
         error = error.__cause__ or error.__context__

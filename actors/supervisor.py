@@ -8,18 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-import structlog
-
 from memoryd.actors.actor import Actor
-from memoryd.actors.exits import Exit, Failed, is_crash, reason
+from memoryd.actors.exits import Exit, is_crash
 from memoryd.actors.ref import Ref
 from memoryd.actors.slot import Budget, Crashes, Slot
 
 if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.slot import Park
-
-log = structlog.get_logger("memoryd.actors")
 
 BACK_OFF_S: Final = (0.1, 10.0)  # first and longest pause before a restart
 
@@ -118,8 +114,6 @@ class Supervisor(Actor):
     async def _child_exited(self, slot: Slot, end: Exit) -> None:
         if not is_crash(end):
             return
-        cause = end.cause if isinstance(end, Failed) else None
-        log.warning("actor_failed", actor=slot.path, why=reason(end), exc_info=cause)
         await self._restart(slot)
 
     async def _restart(self, slot: Slot) -> None:
@@ -145,8 +139,6 @@ class Supervisor(Actor):
         for slot in self._slots[position:last]:
             end = await slot.start()
             if end is not None and is_crash(end):
-                cause = end.cause if isinstance(end, Failed) else None
-                log.warning("actor_failed_to_start", actor=slot.path, why=reason(end), exc_info=cause)
                 return slot
         return None
 

@@ -358,7 +358,7 @@ async def test_texts_of_users_are_in_no_log_line_no_metric_and_no_error(
         shown += str(await alice.parked())
 
     out, err = capfd.readouterr()
-    assert "agent_failed" in err
+    assert "actor_failed" in err
     assert secret not in shown
     assert secret not in out + err + caplog.text
 

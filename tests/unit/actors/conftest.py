@@ -30,6 +30,7 @@ class Later(Ask[int], frozen=True, kw_only=True):
 
 class Fail(Ask[int], frozen=True, kw_only=True):
     error: Exception
+    beside: bool = False  # in a task beside the mailbox
 
 
 class Poison(Tell, frozen=True, kw_only=True):
@@ -63,6 +64,8 @@ class Worker(Actor):
                 return number
             case Later(number=number):
                 return ctx.detach(self._later(number))
+            case Fail(error=error, beside=True):
+                return ctx.detach(self._fail(error))
             case Fail(error=error):
                 raise error
             case Poison():
@@ -75,6 +78,9 @@ class Worker(Actor):
     async def _later(self, number: int) -> int:
         await self._gate.wait()
         return number
+
+    async def _fail(self, error: Exception) -> int:
+        raise error
 
 
 class Kit:

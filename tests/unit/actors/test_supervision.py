@@ -65,6 +65,22 @@ async def test_a_fault_of_the_disk_reaches_the_asker_as_it_is_and_ends_the_actor
     await kit.incarnation("a", 2)
 
 
+async def test_an_asker_at_work_on_an_error_goes_on_while_its_actor_ends_by_the_same_one(
+    kit: Kit, soon: Deadline
+) -> None:
+    await kit.start("a")
+
+    async def asker() -> str:
+        try:
+            await kit.slot("a").ref.ask(Fail(error=Damaged("bytes are wrong"), beside=True), deadline=soon)
+        except Damaged:
+            await kit.incarnation("a", 2)
+            return "went on"
+        return "no error"
+
+    assert await asyncio.create_task(asker()) == "went on"
+
+
 async def test_mail_that_waits_survives_the_crash_of_its_actor(kit: Kit, soon: Deadline) -> None:
     await kit.start("a")
     ref = kit.slot("a").ref
