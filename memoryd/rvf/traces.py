@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from memoryd.files import Missing
 from memoryd.protocol.errors import Damaged
 from memoryd.protocol.interfaces import Scan, Scanned, Trace
 from memoryd.rvf import format as rvf
@@ -46,7 +47,8 @@ def scan(
     """Read these files and return what they still hold of `ids`, of `records` and of their `vectors`, float32 [n, dim].
 
     Every record, text and vector that stands in a segment is looked at; in every byte of every file the 64 longest texts of
-    at least 16 bytes, and 64 vectors, are looked for. Names are relative to `root`. Raises StorageFault.
+    at least 16 bytes, and 64 vectors, are looked for. A file that is gone is not named. Names are relative to `root`. Raises
+    StorageFault.
     """
     longest = sorted({record.text.encode() for record in records}, key=len, reverse=True)[:_NEEDLES]
     wanted = _Wanted(
@@ -58,7 +60,10 @@ def scan(
     scanned, traces = [], []
     for path in paths:
         name = path.relative_to(root).as_posix()
-        file = files.open(path, writable=False)
+        try:
+            file = files.open(path, writable=False)
+        except Missing:
+            continue  # gone since it was listed, as the journals of SQLite go with every commit
         try:
             size, digest = file.size(), hashlib.sha256()
             traces += [Trace(name, at, what) for at, what in _raw(file, wanted, digest)]

@@ -17,6 +17,7 @@ from weakref import WeakSet
 import numpy as np
 
 from memoryd import relevance
+from memoryd.protocol.errors import Damaged
 from memoryd.protocol.interfaces import Hit, Hits, Nearest
 from memoryd.protocol.records import ANY
 from memoryd.vectors.codes import Codes, MappedCodes
@@ -118,7 +119,11 @@ class VectorIndex:
 
     def check(self) -> None:
         for part in self._table.sealed:
-            part.check()
+            try:
+                part.check()
+            except Damaged:
+                if part in self._table.sealed:  # and not replaced meanwhile, when nobody reads it any more
+                    raise
 
     def rebased(self, contents: Contents) -> Swap:
         table = Table(contents)

@@ -591,6 +591,24 @@ def test_checksums_that_do_not_hold_are_made_anew_from_vectors_that_do() -> None
         index.check()
 
 
+def test_damage_in_rows_that_are_replaced_while_they_are_checked_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = damaged(written([range(40)], book=codebook()), "sums")
+    index = VectorIndex(contents, codebook())
+    swap = index.rebased(contents_of(written([range(40)], book=codebook()), 1))
+    (part,) = contents.sealed
+    check = part.check
+
+    def replaced_before_it_is_done() -> None:
+        swap()
+        check()
+
+    monkeypatch.setattr(part, "check", replaced_before_it_is_done)
+
+    index.check()
+
+    assert len(index) == 40
+
+
 # --- rows in blocks ---
 
 
