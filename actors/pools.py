@@ -32,17 +32,22 @@ class Pools:
     What somebody waits for never stands behind what nobody waits for: embedding and disk have threads for either.
     """
 
-    def __init__(self, *, embed_threads: int) -> None:
+    def __init__(self, *, embed_threads: int, prepare: Callable[[], object] = lambda: None) -> None:
+        """Start the threads, each of which calls `prepare` first."""
         self.embed_threads = embed_threads
-        self._embed = _pool(embed_threads, "embed", AWAITED)
-        self._embed_patiently = _pool(embed_threads, "embed-patiently", PATIENT)
-        self._search = _pool(SEARCH_THREADS, "search", AWAITED)
-        self._disk = _pool(DISK_THREADS, "disk", AWAITED)
-        self._background = _pool(BACKGROUND_DISK_THREADS, "background", PATIENT)
-        self._link = _pool(1, "link", PATIENT)
+
+        def pool(threads: int, name: str, yielding: int) -> ThreadPoolExecutor:
+            return _pool(threads, name, partial(_prepared, prepare, yielding))
+
+        self._embed = pool(embed_threads, "embed", AWAITED)
+        self._embed_patiently = pool(embed_threads, "embed-patiently", PATIENT)
+        self._search = pool(SEARCH_THREADS, "search", AWAITED)
+        self._disk = pool(DISK_THREADS, "disk", AWAITED)
+        self._background = pool(BACKGROUND_DISK_THREADS, "background", PATIENT)
+        self._link = pool(1, "link", PATIENT)
         # A write and a read of the log may go on at the same time; two writes never.
-        self._log_write = _pool(1, "log-write", AWAITED)
-        self._log_read = _pool(1, "log-read", AWAITED)
+        self._log_write = pool(1, "log-write", AWAITED)
+        self._log_read = pool(1, "log-read", AWAITED)
 
     async def embed(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Embed what somebody waits for."""
@@ -80,13 +85,18 @@ class Pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pool(threads: int, name: str, yielding: int) -> ThreadPoolExecutor:
+def _pool(threads: int, name: str, prepared: Callable[[], None]) -> ThreadPoolExecutor:
     """Return a pool whose threads are there: who starts one waits for it, and later that would be the event loop."""
-    pool = ThreadPoolExecutor(threads, name, _yield_to_others, (yielding,))
+    pool = ThreadPoolExecutor(threads, name, prepared)
     all_there = threading.Barrier(threads)
     for _ in range(threads):
         pool.submit(all_there.wait)
     return pool
+
+
+def _prepared(prepare: Callable[[], object], yielding: int) -> None:
+    prepare()
+    _yield_to_others(yielding)
 
 
 def _yield_to_others(yielding: int) -> None:
