@@ -13,7 +13,7 @@ import asyncio
 import copy
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,21 +21,23 @@ import structlog
 
 from memoryd import metrics
 from memoryd.actors.actor import Actor
+from memoryd.actors.beside import EmbedQuery
 from memoryd.actors.context import as_error
 from memoryd.actors.embedded import EmbeddedText, EmbeddedTexts
-from memoryd.protocol.errors import ModelUnavailable
+from memoryd.protocol.errors import Expired, ModelUnavailable
 from memoryd.protocol.interfaces import Embeddings
 from memoryd.protocol.internal import Embed, ForgetTexts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from memoryd.actors.beside import Beside
     from memoryd.actors.context import Context
     from memoryd.actors.mailbox import Deadline
     from memoryd.actors.pools import Pools
     from memoryd.protocol.interfaces import Embedder, ModelInfo
 
-    _Embed = Callable[[Callable[[Sequence[str]], Embeddings], Sequence[str]], Coroutine[object, object, Embeddings]]
+    _Embed = Callable[[Callable[..., Embeddings], Embedder, Sequence["_Text"]], Coroutine[object, object, Embeddings]]
 
 log = structlog.get_logger("memoryd.embedder")
 
@@ -55,10 +57,16 @@ class _Text:
     text: str
     deadline: Deadline | None
     answer: asyncio.Future[EmbeddedText]
+    beside: list[Beside[object]] = field(default_factory=list)
 
     @property
     def is_dead(self) -> bool:
         return self.answer.done() or (self.deadline is not None and self.deadline.passed)
+
+    def give_up(self) -> None:
+        self.answer.cancel()
+        for each in self.beside:
+            each.fail(Expired("the deadline passed before there was an encoder", hint="allow more time"))
 
 
 class _Lane:
@@ -78,7 +86,7 @@ class _Lane:
         """Let go of a text that nobody waits for any more, if it is here."""
         if text in self.texts:
             self.texts.remove(text)
-            text.answer.cancel()
+            text.give_up()
 
     async def take(self) -> list[_Text]:
         """Wait for texts and return those of the next run."""
@@ -114,6 +122,12 @@ class EmbedderActor(Actor):
                 raise fault
             case Embed(texts=texts, urgent=urgent):
                 return ctx.detach(self._gather([self._row(text, ctx.deadline, urgent=urgent) for text in texts]))
+            case EmbedQuery(beside=beside) if (fault := self.fault) is not None:
+                beside.fail(fault)
+            case EmbedQuery(query=query, beside=beside) if (known := self._known(query)) is not None:
+                beside.finish(known.vector, self._pools)
+            case EmbedQuery(query=query, beside=beside, deadline=deadline):
+                self._enqueue(query, deadline, urgent=True).beside.append(beside)
             case ForgetTexts():
                 self._remembered = EmbeddedTexts()  # what is on its way goes to the one before
             case _LoadAgain():
@@ -133,11 +147,14 @@ class EmbedderActor(Actor):
     def _row(
         self, text: str, deadline: Deadline | None, *, urgent: bool
     ) -> EmbeddedText | asyncio.Future[EmbeddedText]:
+        known = self._known(text)
+        return self._enqueue(text, deadline, urgent=urgent).answer if known is None else known
+
+    def _known(self, text: str) -> EmbeddedText | None:
         known = self._remembered.get(text)
         if known is not None:
             metrics.REMEMBERED.inc()
-            return known
-        return self._enqueue(text, deadline, urgent=urgent).answer
+        return known
 
     async def _begin(self, ctx: Context) -> None:
         """Load the model and serve from then on; if it cannot be loaded, try again later."""
@@ -197,21 +214,41 @@ class EmbedderActor(Actor):
 
     async def _serve(self, lane: _Lane, embedder: Embedder) -> None:
         while True:
-            if texts := self._alive(await lane.take()):
-                await self._run(texts, lane, embedder)
+            # Not a name for them: until the next ones come it would keep what was made of these, and a whole memory with that.
+            await self._run(self._alive(await lane.take()), lane, embedder)
+
+    def _embed(self, embedder: Embedder, texts: Sequence[_Text]) -> Embeddings:
+        """Embed some texts on this thread, and have begun and ended what is to be done beside that."""
+        beside = [(each, place) for place, text in enumerate(texts) for each in text.beside]
+
+        def running() -> None:
+            for each, _ in beside:
+                each.begin(self._pools)
+
+        try:
+            found = embedder.embed([text.text for text in texts], running if beside else None)
+        except BaseException as error:
+            for each, _ in beside:
+                each.fail(as_error(error))
+            raise
+        for each, place in beside:
+            each.finish(found.vectors[place], self._pools)
+        return found
 
     def _alive(self, texts: list[_Text]) -> list[_Text]:
         for text in texts:
             if self._waiting.get(text.text) is text:
                 del self._waiting[text.text]
             if text.is_dead:
-                text.answer.cancel()  # who gathered it with others waits still
+                text.give_up()  # who gathered it with others waits still
         return [text for text in texts if not text.is_dead]
 
     async def _run(self, texts: list[_Text], lane: _Lane, embedder: Embedder) -> None:
+        if not texts:
+            return
         began, remembered = time.perf_counter(), self._remembered
         try:
-            found = await lane.embed(embedder.embed, [text.text for text in texts])
+            found = await lane.embed(self._embed, embedder, texts)
         except Exception as error:  # noqa: BLE001 - a text the encoder cannot take fails its askers, not the encoder
             if len(texts) > 1:
                 for text in texts:

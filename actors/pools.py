@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 DISK_THREADS: Final = 4
 BACKGROUND_DISK_THREADS: Final = 2
-SEARCH_THREADS: Final = 2
+SEARCH_THREADS: Final = 2  # and one more for each run of the encoder, whose vector is waited for
 # Added to the nice value of threads that somebody waits for, and of the others: half and a tenth of the event loop's weight.
 AWAITED: Final = 3
 PATIENT: Final = 10
@@ -41,7 +41,7 @@ class Pools:
 
         self._embed = pool(embed_threads, "embed", AWAITED)
         self._embed_patiently = pool(embed_threads, "embed-patiently", PATIENT)
-        self._search = pool(SEARCH_THREADS, "search", AWAITED)
+        self._search = pool(SEARCH_THREADS + embed_threads, "search", AWAITED)
         self._disk = pool(DISK_THREADS, "disk", AWAITED)
         self._background = pool(BACKGROUND_DISK_THREADS, "background", PATIENT)
         self._link = pool(1, "link", PATIENT)
@@ -59,6 +59,10 @@ class Pools:
 
     async def search(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await _run(self._search, call, *args, **kwargs)
+
+    def search_from_anywhere(self, call: Callable[[], None]) -> None:
+        """Run `call`, which raises nothing, on a thread of the searches; for those that are not on the event loop."""
+        self._search.submit(call)
 
     async def disk(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run disk work that somebody waits for."""

@@ -5,53 +5,81 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 from memoryd import metrics
+from memoryd.actors.beside import Beside, EmbedQuery
 from memoryd.actors.knowledge import merge
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.timing import Timing, timing
 from memoryd.actors.trajectories import Trajectories, fitting_prefix, weight_of_record
-from memoryd.protocol.errors import MemorydError, NotFound
+from memoryd.protocol.errors import MemorydError, NotFound, StorageFault
 from memoryd.protocol.ids import UserId
-from memoryd.protocol.internal import Embed, QueryGlobal
+from memoryd.protocol.internal import QueryGlobal
 from memoryd.protocol.messages import Explained, Plan, Recall, Recalled, Why
-from memoryd.protocol.records import RetrievedMemory
+from memoryd.protocol.records import ANY, RetrievedMemory
 from memoryd.times import spoken
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from memoryd.actors.branching import Branching
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.actors.wording import Wording
     from memoryd.clock import Clock
-    from memoryd.protocol.interfaces import Hit, Hits, IndexView, MemoryStore, Vectors, Words
-    from memoryd.protocol.messages import SpokenTime
+    from memoryd.protocol.ids import RecordId
+    from memoryd.protocol.interfaces import Hit, Hits, IndexView, MemoryStore, Placed, Vectors, Words
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 EMBED_SHARE: Final = 0.8  # of the time there is; the rest is for an answer by words alone
 
 # Of a question so much is embedded: the rest of a pasted text finds nothing more, and takes up to 50 ms.
 QUESTION_CHARACTERS: Final = 1_000
 
-INLINE_BYTES: Final = 16 << 20  # a search that reads no more takes little longer than the way to a thread and back
-
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A question that is understood, at the moment `understood` of the performance counter, and what it is asked of.
+class Understood:
+    """A question to a view, its words looked up and its meaning known, at a moment of the performance counter.
 
-    `missing` names what the answer will lack.
+    `words` is why they could not be looked up, if so. Without a `vector` words alone answer.
     """
 
     view: IndexView
-    told: Trajectories
-    vector: Vectors | None
-    words: Words | None
+    words: Words | StorageFault
     timing: Timing
+    vector: Vectors | None
+    at: float = field(default_factory=time.perf_counter)
+
+    def hits(self, k: int, *, explain: bool) -> Hits:
+        """Return the best. Raises Damaged, or MemorydError when there are neither words nor a vector."""
+        if not isinstance(self.words, StorageFault):
+            return self.words.rank(self.vector, k=k, explain=explain)
+        if self.vector is None:
+            raise _wordless()
+        return self.view.search(self.vector, k=k, where=self.timing.where)
+
+    def placed(self, record: RecordId) -> Placed | None:
+        """Return where a record stands. Raises Damaged, or MemorydError without words."""
+        if isinstance(self.words, StorageFault):
+            raise _wordless()
+        return self.words.place(self.vector, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked(Generic[R]):
+    """What came of a question, beside the trajectories of that view; `missing` names what the answer lacks."""
+
+    question: Understood
+    found: R
+    told: Trajectories
     missing: tuple[str, ...]
-    understood: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +102,12 @@ class Recaller:
     async def recall(self, message: Recall, deadline: Deadline) -> Recalled:
         """Return the answer. Raises MemorydError."""
         began = time.perf_counter()
-        asked = await self._asked(message, deadline)
-        publishing = asyncio.ensure_future(self._published(message, asked, deadline))
-        try:
-            hits = await self._search(asked, message.top_k, explain=message.explain)
-        except BaseException:
-            publishing.cancel()
-            raise
-        ranked = time.perf_counter()
-        published, missing = await publishing
-        own = [self._retrieved(asked, hit) for hit in hits.hits]
+        asked = await self._asked(
+            message, deadline, lambda understood: understood.hits(message.top_k, explain=message.explain)
+        )
+        hits, ranked = asked.found, time.perf_counter()
+        published, missing = await self._published(message, asked.question, deadline)
+        own = [self._retrieved(asked.told, hit) for hit in hits.hits]
         missing += asked.missing
         least = message.min_relevance
         memories = merge(relevant(own, least), relevant(published, least), message.top_k)
@@ -98,82 +122,105 @@ class Recaller:
             partial=missing,
             best_relevance=best_relevance([*own, *published]),
             elapsed_ms=round(elapsed * 1e3, 3),
-            plan=self._plan(asked, hits.candidates, began, ranked) if message.explain else None,
+            plan=plan_of(asked.question, hits.candidates, began, ranked) if message.explain else None,
         )
 
     async def why(self, message: Why, deadline: Deadline) -> Explained:
         """Return where one memory stands. Raises NotFound or another MemorydError."""
         began = time.perf_counter()
-        asked = await self._asked(message, deadline)
-        if asked.words is None:
-            raise _wordless()
-        placed = await self.pools.search(asked.words.place, asked.vector, message.id)
+        asked = await self._asked(message, deadline, lambda understood: understood.placed(message.id))
+        placed = asked.found
         if placed is None or not placed.hit.record:
             raise NotFound("no such memory", field="id", hint="recall it first to learn its id")
         return Explained(
-            memory=self._retrieved(asked, placed.hit),
+            memory=self._retrieved(asked.told, placed.hit),
             place=placed.place,
             passes=placed.passes,
-            plan=self._plan(asked, placed.candidates, began, time.perf_counter()),
+            plan=plan_of(asked.question, placed.candidates, began, time.perf_counter()),
             tier=placed.path,
             partial=asked.missing,
         )
 
-    def _retrieved(self, asked: _Asked, hit: Hit) -> RetrievedMemory:
-        return hit.retrieved(asked.told.with_outcome(self.store.decode(hit.record)))
+    def _retrieved(self, told: Trajectories, hit: Hit) -> RetrievedMemory:
+        return hit.retrieved(told.with_outcome(self.store.decode(hit.record)))
 
-    async def _asked(self, message: Recall | Why, deadline: Deadline) -> _Asked:
-        """Embed the query, and meanwhile look its words up. One of them may be missing, but not both.
+    async def _asked(self, message: Recall | Why, deadline: Deadline, find: Callable[[Understood], R]) -> _Asked[R]:
+        """Look the words of the query up while it is embedded, and find something by both. One may be missing, but not both.
 
-        Of a memory that was not asked before, words come first: they tell who speaks in it.
+        All of that happens on one thread, which begins with the encoder and has the vector from it.
         """
-        is_lexical = isinstance(message, Recall) and message.lexical
         view, told, missing = await self._looked_at(message)
-        matching = asyncio.ensure_future(self._matched(message, view))
-        matching.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to be told
-        try:
-            vector = None if is_lexical else await self._meant(message.query, matching, deadline)
-        except MemorydError:
-            if (await matching)[0] is None:
-                raise
-            vector = None
-        except BaseException:
-            matching.cancel()
-            raise
-        words, timing = await matching
-        if words is None or words.lacking:
+
+        def answer(meaning: Future[Vectors] | None, until: float = 0.0) -> tuple[Understood, R]:
+            understood = self._understood(message, view, meaning, until)
+            return understood, find(understood)
+
+        is_lexical = isinstance(message, Recall) and message.lexical
+        question, found = await (
+            self.pools.search(answer, None) if is_lexical else self._embedded(message, view, answer, deadline)
+        )
+        await self.wording.heed(question.words)
+        if isinstance(question.words, StorageFault) or question.words.lacking:
             missing = (*missing, "words")
-        if vector is None and not is_lexical:
+        if question.vector is None and not is_lexical:
             missing = (*missing, "vectors")
-        return _Asked(view, told, vector, words, timing, missing, time.perf_counter())
+        return _Asked(question, found, told, missing)
 
-    async def _matched(self, message: Recall | Why, view: IndexView) -> tuple[Words | None, Timing]:
-        """Look the words up, and see of which time they speak. Raises InvalidMessage when that leaves nothing of the filter."""
+    def _understood(
+        self, message: Recall | Why, view: IndexView, meaning: Future[Vectors] | None, until: float
+    ) -> Understood:
+        """Look the words up, see of which time they speak, and wait for the meaning, on this thread.
+
+        The meaning is waited for `until` this moment of the monotonic clock.
+
+        Raises InvalidMessage when the time leaves nothing of the filter.
+        """
         asked = Timing(message.filter)
-        if message.time != "ignore":
-            zone = ZoneInfo(message.timezone) if message.timezone else self.zone
-            said = spoken(message.query, message.now or self.clock.now(), zone)
-            event = await self.wording.event(view, message.query, said.event) if said.event else None
-            asked = timing(said, event, message.time, message.filter)
-        return await self.wording.match(view, message.query, asked.where, asked.preferred), asked
+        words: Words | StorageFault
+        try:
+            if message.time != "ignore":
+                zone = ZoneInfo(message.timezone) if message.timezone else self.zone
+                said = spoken(message.query, message.now or self.clock.now(), zone)
+                event = self.wording.event(view, message.query, said.event) if said.event else None
+                asked = timing(said, event, message.time, message.filter)
+            words = self.wording.match(view, message.query, asked.where, asked.preferred)
+        except StorageFault as error:
+            words = error
+        vector = None
+        if meaning is not None:
+            with suppress(Exception):  # the encoder has told whom it concerns
+                vector = meaning.result(max(0.0, until - time.monotonic()))
+        return Understood(view, words, asked, vector)
 
-    async def _meant(
-        self, query: str, matching: asyncio.Future[tuple[Words | None, Timing]], deadline: Deadline
-    ) -> Vectors:
-        """Return the vector of what is asked, float32 [dim], of which the name of a speaker is no part. Raises Expired."""
-        if not self.wording.is_open:
-            await asyncio.wait([matching], timeout=deadline.remaining * (1 - EMBED_SHARE))
-        return await self._embedded(self.wording.addressed(query)[:QUESTION_CHARACTERS], deadline)
+    async def _embedded(
+        self, message: Recall | Why, view: IndexView, answer: Callable[..., T], deadline: Deadline
+    ) -> T:
+        """Return what `answer` makes of the vector of what is asked, or of none when there is none in time.
 
-    async def _embedded(self, query: str, deadline: Deadline) -> Vectors:
-        """Return the vector of the query, float32 [dim]. Raises Expired when there would be no time left for an answer."""
-        embed = Embed(texts=(query,), urgent=True, weight=len(query))
+        The name of a speaker is no part of it. Of a memory that was not asked before, words come first: they tell who speaks.
+        Raises what `answer` raises.
+        """
         within = Deadline.after(deadline.remaining * EMBED_SHARE)
-        vector: Vectors = (await self.embedder.ask(embed, deadline=within)).vectors[0]
-        return vector
+        if not self.wording.is_open:
+            opening = asyncio.ensure_future(self.pools.search(self.wording.match, view, message.query, ANY, None))
+            opening.add_done_callback(lambda done: done.cancelled() or done.exception())  # it will be met again
+            await asyncio.wait([opening], timeout=deadline.remaining * (1 - EMBED_SHARE))
+        query = self.wording.addressed(message.query)[:QUESTION_CHARACTERS]
+        beside = Beside(partial(answer, until=time.monotonic() + within.remaining))
+        try:
+            if self.embedder.offer(EmbedQuery(query=query, beside=beside, deadline=within, weight=len(query))):
+                async with asyncio.timeout_at(within.at):
+                    return await beside.whole()
+        except TimeoutError:
+            if not beside.answer.cancelled():
+                return beside.answer.result()
+        except MemorydError:
+            if beside.is_begun:
+                raise
+        return await self.pools.search(answer, None)
 
     async def _published(
-        self, message: Recall, of: _Asked, deadline: Deadline
+        self, message: Recall, of: Understood, deadline: Deadline
     ) -> tuple[tuple[RetrievedMemory, ...], tuple[str, ...]]:
         """Return what others published; without an answer in half the time left, say that it is missing."""
         if message.as_of is not None or self.nothing_is_published():
@@ -202,19 +249,6 @@ class Recaller:
         looked, told = await branching.looks.at(branch, message.as_of)
         return looked.index.view(), told, ("history",) if looked.has_lost else ()
 
-    async def _search(self, asked: _Asked, k: int, *, explain: bool) -> Hits:
-        view, words, vector, where = asked.view, asked.words, asked.vector, asked.timing.where
-        if words is not None:
-            return await self.pools.search(words.rank, vector, k=k, explain=explain)
-        if vector is None:
-            raise _wordless()
-        if view.bytes_to_read <= INLINE_BYTES:
-            return view.search(vector, k=k, where=where)
-        return await self.pools.search(view.search, vector, k=k, where=where)
-
-    def _plan(self, asked: _Asked, candidates: int, began: float, ranked: float) -> Plan:
-        return plan_of(asked.words, asked.timing.told, candidates, began, asked.understood, ranked)
-
 
 def relevant(memories: Sequence[RetrievedMemory], least: float) -> list[RetrievedMemory]:
     """Return those that are at least so relevant."""
@@ -230,15 +264,14 @@ def _wordless() -> MemorydError:
     return MemorydError("the words of this memory cannot be looked up", hint="see the log of the daemon")
 
 
-def plan_of(
-    words: Words | None, told: SpokenTime | None, candidates: int, began: float, understood: float, ranked: float
-) -> Plan:
+def plan_of(question: Understood, candidates: int, began: float, ranked: float) -> Plan:
     """Return how an answer came about; the moments are of the performance counter."""
+    words = None if isinstance(question.words, StorageFault) else question.words
     return Plan(
         terms={one.term: round(one.idf, 3) for one in words.matched} if words else {},
         pruned=tuple(words.pruned) if words else (),
         candidates=candidates,
-        understood_ms=round((understood - began) * 1e3, 3),
-        ranked_ms=round((ranked - understood) * 1e3, 3),
-        time=told,
+        understood_ms=round((question.at - began) * 1e3, 3),
+        ranked_ms=round((ranked - question.at) * 1e3, 3),
+        time=question.timing.told,
     )

@@ -236,6 +236,7 @@ class Slot:
                     refuse(envelope, Expired("the deadline passed in the queue", hint="allow more time"))
                 case _:
                     end = await self._handle(actor, envelope, ctx)
+            del envelope  # or what it brought would be kept until the next one comes
         if is_crash(end):
             return end
         self.phase = Phase.DRAINING

@@ -49,26 +49,23 @@ class Wording:
         """Whether it is known who speaks."""
         return self._words.is_open
 
-    async def match(
-        self, view: IndexView, query: str, where: MemoryFilter, preferred: MemoryFilter | None
-    ) -> Words | None:
-        """Look the words of a query up; None when that failed. What the index lacks of this memory is taken in soon."""
-        try:
-            found = await self._pools.search(self._words.match, view, query, where, WAITED_FOR, preferred)
-        except StorageFault as error:
-            await self._failed(error)
-            return None
-        if found.lacking:
-            self._cover()
-        return found
+    def match(self, view: IndexView, query: str, where: MemoryFilter, preferred: MemoryFilter | None) -> Words:
+        """Look the words of a query up. Called on a thread; what is found, or raised, is to be heeded on the loop.
 
-    async def event(self, view: IndexView, query: str, name: str) -> tuple[RecordId, datetime] | None:
-        """Return the memory of an event that the query names, and its moment; None without one, or when that failed."""
-        try:
-            return await self._pools.search(self._words.event, view, query, name, WAITED_FOR)
-        except StorageFault as error:
-            await self._failed(error)
-            return None
+        Raises StorageFault.
+        """
+        return self._words.match(view, query, where, WAITED_FOR, preferred)
+
+    def event(self, view: IndexView, query: str, name: str) -> tuple[RecordId, datetime] | None:
+        """Return the memory of an event that the query names, and its moment; None without one. As `match` otherwise."""
+        return self._words.event(view, query, name, WAITED_FOR)
+
+    async def heed(self, found: Words | StorageFault) -> None:
+        """Take in soon what the index lacked for an answer, or see to its fault."""
+        if isinstance(found, StorageFault):
+            await self._failed(found)
+        elif found.lacking:
+            self._cover()
 
     def follow(self) -> None:
         """Take in what has been added, once it is much."""

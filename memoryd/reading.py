@@ -8,7 +8,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memoryd.actors.recalling import QUESTION_CHARACTERS, best_relevance, plan_of, relevant
+from memoryd.actors.recalling import QUESTION_CHARACTERS, Understood, best_relevance, plan_of, relevant
 from memoryd.actors.timing import Timing, timing
 from memoryd.actors.trajectories import Trajectories
 from memoryd.clock import SystemClock
@@ -79,10 +79,9 @@ def recall(
             vector = (
                 None if embedder is None else embedder.embed([words.addressed(query)[:QUESTION_CHARACTERS]]).vectors[0]
             )
-            understood = time.perf_counter()
-            hits = matched.rank(vector, k=top_k, explain=explain)
-            ranked = time.perf_counter()
-            plan = plan_of(matched, asked.told, hits.candidates, began, understood, ranked) if explain else None
+            question = Understood(view, matched, asked, vector)
+            hits = question.hits(top_k, explain=explain)
+            plan = plan_of(question, hits.candidates, began, time.perf_counter()) if explain else None
             records = [trajectories.with_outcome(decode_record(hit.record)) for hit in hits.hits]
         except UNREADABLE as error:
             hint = "a newer program wrote it: use a newer memoryd"

@@ -66,8 +66,11 @@ class Embedder(Protocol):
         """How many texts one run of the model should take."""
         ...
 
-    def embed(self, texts: Sequence[str]) -> Embeddings:
-        """Embed `texts`; safe to call from several threads at once."""
+    def embed(self, texts: Sequence[str], running: Callable[[], None] | None = None) -> Embeddings:
+        """Embed `texts`; safe to call from several threads at once.
+
+        Calls `running` when the texts are read and what is left needs no interpreter: others may use it from then on.
+        """
         ...
 
 

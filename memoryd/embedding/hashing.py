@@ -6,7 +6,7 @@ vectors on every machine. Weinberger et al. 2009, "Feature Hashing for Large Sca
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -36,8 +36,10 @@ class HashingEmbedder:
         )
         self.batch_size: Final = 32
 
-    def embed(self, texts: Sequence[str]) -> Embeddings:
+    def embed(self, texts: Sequence[str], running: Callable[[], None] | None = None) -> Embeddings:
         """Embed `texts`; any string is taken, lone surrogates and the empty one included."""
+        if running is not None:
+            running()
         words = [_WORD.findall(text.casefold()) for text in texts]
         vectors = np.zeros((len(texts), self.model.dim), np.float32)
         for row, some in zip(vectors, words, strict=True):

@@ -4,7 +4,7 @@ Serves the shipped all-MiniLM-L6-v2 and any other sentence encoder whose folder 
 `tokenizer.json`. Knows nothing of queues: who calls it, when, and from how many threads is the caller's business.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -95,8 +95,8 @@ class OnnxEmbedder:
             raise unavailable(found.graph, "not a graph that onnxruntime runs", hint=_OTHER_MODEL) from error
         return cls(found, session)
 
-    def embed(self, texts: Sequence[str]) -> Embeddings:
-        """Embed `texts`, in order; an empty sequence gives no rows.
+    def embed(self, texts: Sequence[str], running: Callable[[], None] | None = None) -> Embeddings:
+        """Embed `texts`, in order; an empty sequence gives no rows. Calls `running` when they are read.
 
         A text's vector does not depend on the others: it is bit for bit the same if `batch_size` is 1, else within
         1e-5. That of a text of more than `max_tokens` pieces is the mean over its windows, see PieceReader. Any
@@ -106,6 +106,8 @@ class OnnxEmbedder:
         pieces = [self._pieces.read(text) for text in texts]
         windows = [window for some in pieces for window in some.windows]
         vectors = np.empty((len(windows), self.model.dim), np.float32)
+        if running is not None:
+            running()
         for rows in self._runs(np.array([len(window) for window in windows], np.int32)):
             vectors[rows] = self._run([windows[row] for row in rows])
         counts = np.array([len(some.windows) for some in pieces], np.int64)

@@ -56,12 +56,12 @@ class PoisonedEmbedder(HashingEmbedder):
         self.word = word
         self.is_poisoned = True
 
-    def embed(self, texts: Iterable[str]) -> Embeddings:
+    def embed(self, texts: Iterable[str], running: Callable[[], None] | None = None) -> Embeddings:
         texts = list(texts)
         for text in texts:
             if self.is_poisoned and self.word in text:
                 raise ValueError(f"cannot embed {text!r}")  # as foreign code does, it quotes
-        return super().embed(texts)
+        return super().embed(texts, running)
 
 
 class HeldEmbedder(HashingEmbedder):
@@ -72,12 +72,12 @@ class HeldEmbedder(HashingEmbedder):
         self.go = threading.Event()
         self.waiting = 0
 
-    def embed(self, texts: Iterable[str]) -> Embeddings:
+    def embed(self, texts: Iterable[str], running: Callable[[], None] | None = None) -> Embeddings:
         texts = list(texts)
         if any("slow" in text for text in texts):
             self.waiting += 1
             assert self.go.wait(PATIENCE_S)
-        return super().embed(texts)
+        return super().embed(texts, running)
 
 
 @dataclass(slots=True)

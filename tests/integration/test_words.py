@@ -22,7 +22,7 @@ from tests.helpers.daemon import events, running, texts, until
 from tests.integration.test_import import call
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from memoryd.protocol.interfaces import Embeddings
@@ -428,9 +428,9 @@ class Reading(HashingEmbedder):
         super().__init__()
         self.read: list[str] = []
 
-    def embed(self, texts: Sequence[str]) -> Embeddings:
+    def embed(self, texts: Sequence[str], running: Callable[[], None] | None = None) -> Embeddings:
         self.read += texts
-        return super().embed(texts)
+        return super().embed(texts, running)
 
 
 async def test_of_a_long_question_the_beginning_is_embedded_and_every_word_is_looked_up(tmp_path: Path) -> None:

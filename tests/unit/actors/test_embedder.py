@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 import pytest
 
 from memoryd.actors import embedded, embedder
+from memoryd.actors.beside import Beside, EmbedQuery
 from memoryd.actors.embedder import EmbedderActor
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.pools import AWAITED, PATIENT, Pools
@@ -19,6 +22,9 @@ from memoryd.protocol.errors import ActorFailed, Expired, ModelUnavailable
 from memoryd.protocol.interfaces import Embeddings, ModelInfo
 from memoryd.protocol.internal import Embed, ForgetTexts
 from tests.helpers.daemon import until
+
+if TYPE_CHECKING:
+    from memoryd.protocol.interfaces import Vectors
 
 
 class Recorder:
@@ -36,8 +42,12 @@ class Recorder:
     def model(self) -> ModelInfo:
         return self._hashing.model
 
-    def embed(self, texts: Sequence[str]) -> Embeddings:
+    def embed(self, texts: Sequence[str], running: Callable[[], None] | None = None) -> Embeddings:
         self.runs.append(list(texts))
+        if "illegible" in texts:
+            raise ValueError("cannot read it")
+        if running is not None:
+            running()
         self.gate.wait(10)
         if "poison" in texts:
             raise ValueError("cannot take it")
@@ -65,6 +75,11 @@ class Bench:
     def ask(self, *texts: str, urgent: bool = False, within: float = 5.0) -> asyncio.Task[Embeddings]:
         message = Embed(texts=texts, urgent=urgent, weight=1)
         return asyncio.ensure_future(self.slot.ref.ask(message, deadline=Deadline.after(within)))
+
+    def query(self, text: str, work: Callable[[Future[Vectors]], object], within: float = 5.0) -> Beside[object]:
+        beside = Beside(work)
+        assert self.slot.ref.offer(EmbedQuery(query=text, beside=beside, deadline=Deadline.after(within), weight=1))
+        return beside
 
     async def busy(self) -> None:
         """Wait until the encoder holds a run at the closed gate."""
@@ -258,3 +273,127 @@ async def test_a_text_the_encoder_cannot_take_fails_its_asker_alone(bench: Bench
     with pytest.raises(ActorFailed):
         await bad
     assert bench.slot.incarnations == 1
+
+
+# --- what is done beside the encoder ---
+
+
+def the_vector(meaning: Future[Vectors]) -> Vectors:
+    return meaning.result(10)
+
+
+async def test_work_begins_while_the_encoder_runs_and_ends_with_the_vector(bench: Bench) -> None:
+    begun = threading.Event()
+
+    def work(meaning: Future[Vectors]) -> Vectors:
+        begun.set()
+        return meaning.result(10)
+
+    bench.encoder.gate.clear()
+    beside = bench.query("one", work)
+    await until(begun.is_set)
+    assert not beside.answer.done()
+    bench.encoder.gate.set()
+
+    assert (await beside.whole() == bench.encoder._hashing.embed(["one"]).vectors[0]).all()
+
+
+async def test_work_on_a_query_that_is_remembered_needs_no_encoder(bench: Bench) -> None:
+    first = await bench.ask("one")
+
+    assert (await bench.query("one", the_vector).whole() == first.vectors[0]).all()
+    assert bench.encoder.runs == [["one"]]
+
+
+async def test_two_who_ask_the_same_share_a_run_and_have_their_own_answers(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    running = bench.ask("running", urgent=True)
+    await bench.busy()
+    both = [bench.query("same", lambda meaning, name=name: (name, the_vector(meaning))) for name in "ab"]
+    await until(lambda: bench.slot.mailbox.is_empty)
+    bench.encoder.gate.set()
+    await running
+
+    (first, one), (second, other) = [await beside.whole() for beside in both]
+    assert (first, second) == ("a", "b")
+    assert (one == other).all()
+    assert bench.encoder.runs == [["running"], ["same"]]
+
+
+async def test_work_that_was_given_up_before_it_began_is_not_done(bench: Bench) -> None:
+    done = []
+    bench.encoder.gate.clear()
+    running = bench.ask("running", urgent=True)
+    await bench.busy()
+    beside = bench.query("one", done.append)
+    waiting = asyncio.ensure_future(beside.whole())
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    bench.encoder.gate.set()
+    await running
+    await bench.ask("next", urgent=True)
+
+    assert (beside.answer.cancelled(), done) == (True, [])
+
+
+async def test_who_is_cancelled_while_the_work_goes_on_waits_until_it_has_returned(bench: Bench) -> None:
+    begun = threading.Event()
+
+    def work(meaning: Future[Vectors]) -> str:
+        begun.set()
+        meaning.result(10)
+        return "done"
+
+    bench.encoder.gate.clear()
+    beside = bench.query("one", work)
+    waiting = asyncio.ensure_future(beside.whole())
+    await until(begun.is_set)
+    waiting.cancel()
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    bench.encoder.gate.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert beside.answer.result() == "done"
+
+
+async def test_a_query_that_the_encoder_cannot_take_fails_the_work_beside_it(bench: Bench) -> None:
+    def work(meaning: Future[Vectors]) -> str:
+        return type(meaning.exception(10)).__name__
+
+    assert await bench.query("poison", work).whole() == "ActorFailed"
+    assert bench.slot.incarnations == 1
+
+
+async def test_a_query_that_cannot_be_read_fails_before_the_work_begins(bench: Bench) -> None:
+    beside = bench.query("illegible", the_vector)
+
+    with pytest.raises(ActorFailed):
+        await beside.whole()
+    assert not beside.is_begun
+
+
+async def test_a_query_that_waited_too_long_for_the_encoder_is_told(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    running = bench.ask("running", urgent=True)
+    await bench.busy()
+    beside = bench.query("too late", the_vector, within=0.01)
+    await asyncio.sleep(0.03)
+    bench.encoder.gate.set()
+    await running
+
+    with pytest.raises(Expired):
+        await beside.whole()
+    assert not beside.is_begun
+
+
+async def test_without_a_model_a_query_is_refused_at_once(bench: Bench) -> None:
+    await bench.slot.stop(5.0)
+    bench.fault = ModelUnavailable("gone", hint="bring it back")
+    await bench.slot.start()
+
+    with pytest.raises(ModelUnavailable, match="bring it back"):
+        await bench.query("one", the_vector).whole()
