@@ -14,7 +14,8 @@ import copy
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import structlog
@@ -57,7 +58,7 @@ class _Text:
     text: str
     deadline: Deadline | None
     answer: asyncio.Future[EmbeddedText]
-    beside: list[Beside[object]] = field(default_factory=list)
+    beside: list[Beside[Any, Any]] = field(default_factory=list)
 
     @property
     def is_dead(self) -> bool:
@@ -125,7 +126,7 @@ class EmbedderActor(Actor):
             case EmbedQuery(beside=beside) if (fault := self.fault) is not None:
                 beside.fail(fault)
             case EmbedQuery(query=query, beside=beside) if (known := self._known(query)) is not None:
-                beside.finish(known.vector, self._pools)
+                self._pools.search_from_anywhere(partial(beside.finish, known.vector))
             case EmbedQuery(query=query, beside=beside, deadline=deadline):
                 self._enqueue(query, deadline, urgent=True).beside.append(beside)
             case ForgetTexts():
@@ -218,21 +219,24 @@ class EmbedderActor(Actor):
             await self._run(self._alive(await lane.take()), lane, embedder)
 
     def _embed(self, embedder: Embedder, texts: Sequence[_Text]) -> Embeddings:
-        """Embed some texts on this thread, and have begun and ended what is to be done beside that."""
-        beside = [(each, place) for place, text in enumerate(texts) for each in text.beside]
+        """Embed some texts on this thread, and answer the queries among them."""
+        queries = [(each, place) for place, text in enumerate(texts) for each in text.beside]
 
         def running() -> None:
-            for each, _ in beside:
+            for each, _ in queries:
                 each.begin(self._pools)
 
         try:
-            found = embedder.embed([text.text for text in texts], running if beside else None)
+            found = embedder.embed([text.text for text in texts], running if queries else None)
         except BaseException as error:
-            for each, _ in beside:
-                each.fail(as_error(error))
+            for each, _ in queries:
+                if each.is_begun:
+                    each.finish(None)
+                else:
+                    each.fail(as_error(error))
             raise
-        for each, place in beside:
-            each.finish(found.vectors[place], self._pools)
+        for each, place in queries:
+            each.finish(found.vectors[place])
         return found
 
     def _alive(self, texts: list[_Text]) -> list[_Text]:

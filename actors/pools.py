@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 DISK_THREADS: Final = 4
 BACKGROUND_DISK_THREADS: Final = 2
-SEARCH_THREADS: Final = 2  # and one more for each run of the encoder, whose vector is waited for
+SEARCH_THREADS: Final = 2
 # Added to the nice value of threads that somebody waits for, and of the others: half and a tenth of the event loop's weight.
 AWAITED: Final = 3
 PATIENT: Final = 10
@@ -41,7 +41,7 @@ class Pools:
 
         self._embed = pool(embed_threads, "embed", AWAITED)
         self._embed_patiently = pool(embed_threads, "embed-patiently", PATIENT)
-        self._search = pool(SEARCH_THREADS + embed_threads, "search", AWAITED)
+        self._search = pool(SEARCH_THREADS, "search", AWAITED)
         self._disk = pool(DISK_THREADS, "disk", AWAITED)
         self._background = pool(BACKGROUND_DISK_THREADS, "background", PATIENT)
         self._link = pool(1, "link", PATIENT)

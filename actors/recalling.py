@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -25,8 +23,6 @@ from memoryd.protocol.records import ANY, RetrievedMemory
 from memoryd.times import spoken
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from memoryd.actors.branching import Branching
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
@@ -37,6 +33,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 T = TypeVar("T")
+_LookedUp = tuple["Words | StorageFault", Timing]
 
 EMBED_SHARE: Final = 0.8  # of the time there is; the rest is for an answer by words alone
 
@@ -147,18 +144,25 @@ class Recaller:
     async def _asked(self, message: Recall | Why, deadline: Deadline, find: Callable[[Understood], R]) -> _Asked[R]:
         """Look the words of the query up while it is embedded, and find something by both. One may be missing, but not both.
 
-        All of that happens on one thread, which begins with the encoder and has the vector from it.
+        Words are looked up while the encoder runs, and the encoder's own thread finds what is asked for when it has the vector.
         """
         view, told, missing = await self._looked_at(message)
 
-        def answer(meaning: Future[Vectors] | None, until: float = 0.0) -> tuple[Understood, R]:
-            understood = self._understood(message, view, meaning, until)
+        def look() -> _LookedUp:
+            return self._looked_up(message, view)
+
+        def end(looked: _LookedUp, vector: Vectors | None) -> tuple[Understood, R]:
+            understood = Understood(view, *looked, vector)
             return understood, find(understood)
 
+        def by_words_alone() -> tuple[Understood, R]:
+            return end(look(), None)
+
         is_lexical = isinstance(message, Recall) and message.lexical
-        question, found = await (
-            self.pools.search(answer, None) if is_lexical else self._embedded(message, view, answer, deadline)
-        )
+        answered = None if is_lexical else await self._by_meaning(message, view, Beside(look, end), deadline)
+        if answered is None:
+            answered = await self.pools.search(by_words_alone)
+        question, found = answered
         await self.wording.heed(question.words)
         if isinstance(question.words, StorageFault) or question.words.lacking:
             missing = (*missing, "words")
@@ -166,39 +170,26 @@ class Recaller:
             missing = (*missing, "vectors")
         return _Asked(question, found, told, missing)
 
-    def _understood(
-        self, message: Recall | Why, view: IndexView, meaning: Future[Vectors] | None, until: float
-    ) -> Understood:
-        """Look the words up, see of which time they speak, and wait for the meaning, on this thread.
-
-        The meaning is waited for `until` this moment of the monotonic clock.
-
-        Raises InvalidMessage when the time leaves nothing of the filter.
-        """
+    def _looked_up(self, message: Recall | Why, view: IndexView) -> _LookedUp:
+        """Look the words up, and see of which time they speak. Raises InvalidMessage when that leaves nothing of the filter."""
         asked = Timing(message.filter)
-        words: Words | StorageFault
         try:
             if message.time != "ignore":
                 zone = ZoneInfo(message.timezone) if message.timezone else self.zone
                 said = spoken(message.query, message.now or self.clock.now(), zone)
                 event = self.wording.event(view, message.query, said.event) if said.event else None
                 asked = timing(said, event, message.time, message.filter)
-            words = self.wording.match(view, message.query, asked.where, asked.preferred)
+            return self.wording.match(view, message.query, asked.where, asked.preferred), asked
         except StorageFault as error:
-            words = error
-        vector = None
-        if meaning is not None:
-            with suppress(Exception):  # the encoder has told whom it concerns
-                vector = meaning.result(max(0.0, until - time.monotonic()))
-        return Understood(view, words, asked, vector)
+            return error, asked
 
-    async def _embedded(
-        self, message: Recall | Why, view: IndexView, answer: Callable[..., T], deadline: Deadline
-    ) -> T:
-        """Return what `answer` makes of the vector of what is asked, or of none when there is none in time.
+    async def _by_meaning(
+        self, message: Recall | Why, view: IndexView, beside: Beside[_LookedUp, T], deadline: Deadline
+    ) -> T | None:
+        """Return the answer that has the vector of what is asked, None when there is none in time.
 
         The name of a speaker is no part of it. Of a memory that was not asked before, words come first: they tell who speaks.
-        Raises what `answer` raises.
+        Raises what the answer raises.
         """
         within = Deadline.after(deadline.remaining * EMBED_SHARE)
         if not self.wording.is_open:
@@ -206,18 +197,17 @@ class Recaller:
             opening.add_done_callback(lambda done: done.cancelled() or done.exception())  # it will be met again
             await asyncio.wait([opening], timeout=deadline.remaining * (1 - EMBED_SHARE))
         query = self.wording.addressed(message.query)[:QUESTION_CHARACTERS]
-        beside = Beside(partial(answer, until=time.monotonic() + within.remaining))
         try:
             if self.embedder.offer(EmbedQuery(query=query, beside=beside, deadline=within, weight=len(query))):
                 async with asyncio.timeout_at(within.at):
                     return await beside.whole()
         except TimeoutError:
-            if not beside.answer.cancelled():
+            if not beside.answer.cancelled():  # it was about to be there
                 return beside.answer.result()
         except MemorydError:
             if beside.is_begun:
                 raise
-        return await self.pools.search(answer, None)
+        return None
 
     async def _published(
         self, message: Recall, of: Understood, deadline: Deadline

@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +17,7 @@ from memoryd.actors.mailbox import Deadline
 from memoryd.actors.pools import AWAITED, PATIENT, Pools
 from memoryd.actors.slot import Slot
 from memoryd.embedding.hashing import HashingEmbedder
-from memoryd.protocol.errors import ActorFailed, Expired, ModelUnavailable
+from memoryd.protocol.errors import ActorFailed, Expired, ModelUnavailable, NotFound
 from memoryd.protocol.interfaces import Embeddings, ModelInfo
 from memoryd.protocol.internal import Embed, ForgetTexts
 from tests.helpers.daemon import until
@@ -76,8 +75,14 @@ class Bench:
         message = Embed(texts=texts, urgent=urgent, weight=1)
         return asyncio.ensure_future(self.slot.ref.ask(message, deadline=Deadline.after(within)))
 
-    def query(self, text: str, work: Callable[[Future[Vectors]], object], within: float = 5.0) -> Beside[object]:
-        beside = Beside(work)
+    def query(
+        self,
+        text: str,
+        look: Callable[[], object] | None = None,
+        end: Callable[..., object] | None = None,
+        within: float = 5.0,
+    ) -> Beside[object, object]:
+        beside = Beside(look or looked_up, end or both)
         assert self.slot.ref.offer(EmbedQuery(query=text, beside=beside, deadline=Deadline.after(within), weight=1))
         return beside
 
@@ -275,33 +280,42 @@ async def test_a_text_the_encoder_cannot_take_fails_its_asker_alone(bench: Bench
     assert bench.slot.incarnations == 1
 
 
-# --- what is done beside the encoder ---
+# --- queries, which are looked up beside the encoder ---
 
 
-def the_vector(meaning: Future[Vectors]) -> Vectors:
-    return meaning.result(10)
+def looked_up() -> str:
+    return "words"
 
 
-async def test_work_begins_while_the_encoder_runs_and_ends_with_the_vector(bench: Bench) -> None:
-    begun = threading.Event()
+def both(words: str, vector: Vectors | None) -> tuple[str, Vectors | None]:
+    return words, vector
 
-    def work(meaning: Future[Vectors]) -> Vectors:
-        begun.set()
-        return meaning.result(10)
+
+async def test_a_query_is_looked_up_while_the_encoder_runs_and_answered_with_the_vector(bench: Bench) -> None:
+    looked = threading.Event()
+
+    def look() -> str:
+        looked.set()
+        return "words"
 
     bench.encoder.gate.clear()
-    beside = bench.query("one", work)
-    await until(begun.is_set)
+    beside = bench.query("one", look)
+    await until(looked.is_set)
     assert not beside.answer.done()
     bench.encoder.gate.set()
 
-    assert (await beside.whole() == bench.encoder._hashing.embed(["one"]).vectors[0]).all()
+    words, vector = await beside.whole()
+    assert words == "words"
+    assert (vector == bench.encoder._hashing.embed(["one"]).vectors[0]).all()
 
 
-async def test_work_on_a_query_that_is_remembered_needs_no_encoder(bench: Bench) -> None:
+async def test_a_query_that_is_remembered_needs_no_encoder(bench: Bench) -> None:
     first = await bench.ask("one")
 
-    assert (await bench.query("one", the_vector).whole() == first.vectors[0]).all()
+    words, vector = await bench.query("one").whole()
+
+    assert words == "words"
+    assert (vector == first.vectors[0]).all()
     assert bench.encoder.runs == [["one"]]
 
 
@@ -309,23 +323,32 @@ async def test_two_who_ask_the_same_share_a_run_and_have_their_own_answers(bench
     bench.encoder.gate.clear()
     running = bench.ask("running", urgent=True)
     await bench.busy()
-    both = [bench.query("same", lambda meaning, name=name: (name, the_vector(meaning))) for name in "ab"]
+    asked = [bench.query("same", lambda name=name: name) for name in "ab"]
     await until(lambda: bench.slot.mailbox.is_empty)
     bench.encoder.gate.set()
     await running
 
-    (first, one), (second, other) = [await beside.whole() for beside in both]
+    (first, one), (second, other) = [await beside.whole() for beside in asked]
     assert (first, second) == ("a", "b")
     assert (one == other).all()
     assert bench.encoder.runs == [["running"], ["same"]]
 
 
-async def test_work_that_was_given_up_before_it_began_is_not_done(bench: Bench) -> None:
-    done = []
+async def test_an_encoder_that_does_not_say_when_it_runs_is_looked_up_for_afterwards(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = bench.encoder.embed
+    monkeypatch.setattr(bench.encoder, "embed", lambda texts, _running: embed(texts))
+
+    assert (await bench.query("one").whole())[0] == "words"
+
+
+async def test_a_query_that_is_given_up_before_its_turn_is_not_looked_up(bench: Bench) -> None:
+    looked = []
     bench.encoder.gate.clear()
     running = bench.ask("running", urgent=True)
     await bench.busy()
-    beside = bench.query("one", done.append)
+    beside = bench.query("one", lambda: looked.append("looked"))
     waiting = asyncio.ensure_future(beside.whole())
     await asyncio.sleep(0.01)
     waiting.cancel()
@@ -335,41 +358,71 @@ async def test_work_that_was_given_up_before_it_began_is_not_done(bench: Bench) 
     await running
     await bench.ask("next", urgent=True)
 
-    assert (beside.answer.cancelled(), done) == (True, [])
+    assert (beside.answer.cancelled(), looked) == (True, [])
 
 
-async def test_who_is_cancelled_while_the_work_goes_on_waits_until_it_has_returned(bench: Bench) -> None:
-    begun = threading.Event()
+async def test_who_gives_up_while_it_is_looked_up_waits_for_that_and_not_for_the_encoder(bench: Bench) -> None:
+    looking, go, ended = threading.Event(), threading.Event(), []
 
-    def work(meaning: Future[Vectors]) -> str:
-        begun.set()
-        meaning.result(10)
-        return "done"
+    def look() -> str:
+        looking.set()
+        go.wait(10)
+        return "words"
 
     bench.encoder.gate.clear()
-    beside = bench.query("one", work)
+    beside = bench.query("one", look, lambda *_: ended.append("ended"))
     waiting = asyncio.ensure_future(beside.whole())
-    await until(begun.is_set)
+    await until(looking.is_set)
     waiting.cancel()
     await asyncio.sleep(0.01)
     assert not waiting.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     bench.encoder.gate.set()
+    await bench.ask("next", urgent=True)
+
+    assert ended == []
+
+
+async def test_who_gives_up_while_it_is_answered_waits_until_that_has_returned(bench: Bench) -> None:
+    ending, go = threading.Event(), threading.Event()
+
+    def end(_words: str, _vector: Vectors | None) -> str:
+        ending.set()
+        go.wait(10)
+        return "ended"
+
+    beside = bench.query("one", looked_up, end)
+    waiting = asyncio.ensure_future(beside.whole())
+    await until(ending.is_set)
+    waiting.cancel()
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    go.set()
 
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert beside.answer.result() == "done"
+    assert beside.answer.result() == "ended"
 
 
-async def test_a_query_that_the_encoder_cannot_take_fails_the_work_beside_it(bench: Bench) -> None:
-    def work(meaning: Future[Vectors]) -> str:
-        return type(meaning.exception(10)).__name__
+async def test_what_cannot_be_looked_up_fails_the_query_alone(bench: Bench) -> None:
+    def look() -> str:
+        raise NotFound("no words")
 
-    assert await bench.query("poison", work).whole() == "ActorFailed"
+    with pytest.raises(NotFound):
+        await bench.query("one", look).whole()
+    assert (await bench.query("two").whole())[0] == "words"
     assert bench.slot.incarnations == 1
 
 
-async def test_a_query_that_cannot_be_read_fails_before_the_work_begins(bench: Bench) -> None:
-    beside = bench.query("illegible", the_vector)
+async def test_a_query_that_the_encoder_cannot_take_is_answered_without_a_vector(bench: Bench) -> None:
+    assert await bench.query("poison").whole() == ("words", None)
+    assert bench.slot.incarnations == 1
+
+
+async def test_a_query_that_cannot_be_read_fails_before_it_is_looked_up(bench: Bench) -> None:
+    beside = bench.query("illegible")
 
     with pytest.raises(ActorFailed):
         await beside.whole()
@@ -380,7 +433,7 @@ async def test_a_query_that_waited_too_long_for_the_encoder_is_told(bench: Bench
     bench.encoder.gate.clear()
     running = bench.ask("running", urgent=True)
     await bench.busy()
-    beside = bench.query("too late", the_vector, within=0.01)
+    beside = bench.query("too late", within=0.01)
     await asyncio.sleep(0.03)
     bench.encoder.gate.set()
     await running
@@ -396,4 +449,4 @@ async def test_without_a_model_a_query_is_refused_at_once(bench: Bench) -> None:
     await bench.slot.start()
 
     with pytest.raises(ModelUnavailable, match="bring it back"):
-        await bench.query("one", the_vector).whole()
+        await bench.query("one").whole()
