@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import msgpack
@@ -26,6 +27,7 @@ MAX_DEPTH: Final = 16
 MAX_ITEMS: Final = 1 << 16
 
 _LENGTH = struct.Struct(">I")
+_CONTAINERS: Final = (list, tuple, dict)
 S = TypeVar("S")
 
 
@@ -175,20 +177,15 @@ def _no_extension(_code: int, _data: bytes) -> object:
 def _check_size(value: object) -> None:
     """Refuse what is nested too deep or has too many items; iterative, so that depth cannot hurt it."""
     items = 0
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH + 1):
-        children: list[object] = []
-        for each in level:
-            if isinstance(each, list | tuple):
-                children += each
-            elif isinstance(each, dict):
-                children += each.values()
-        items += len(children)
+    level = [value] if isinstance(value, _CONTAINERS) and value else []
+    for _ in range(MAX_DEPTH):
+        items += sum(map(len, level))
         if items > MAX_ITEMS:
             raise TooLarge("too many items", field="body", hint=f"send at most {MAX_ITEMS} items in a frame")
-        if not children:
+        children = chain.from_iterable(each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for each in children if isinstance(each, _CONTAINERS) and each]
+        if not level:
             return
-        level = children
     raise TooLarge("nested too deep", field="body", hint=f"nest at most {MAX_DEPTH} levels")
 
 

@@ -153,6 +153,8 @@ class Lexicon:
 
         Raises Damaged or another StorageFault.
         """
+        if not terms:
+            return []
         # One transaction for all: to lock the file for each of them would take longer than to look.
         with self._safely(), _transaction(self._connection, "BEGIN"):
             return [Posting(term, self._documents(term, most + 1)) for term in terms]
