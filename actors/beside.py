@@ -39,8 +39,8 @@ class Beside(Generic[L, R]):
 
     def begin(self, pools: Pools) -> None:
         """Look up on a thread of the searches. Called by the encoder's thread, once."""
-        self.is_begun = True
         pools.search_from_anywhere(self._look)
+        self.is_begun = True
 
     def finish(self, vector: Vectors | None) -> None:
         """Answer on this thread, without a vector if there will be none, and look up before if that has not begun."""

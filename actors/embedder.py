@@ -67,7 +67,7 @@ class _Text:
     def give_up(self) -> None:
         self.answer.cancel()
         for each in self.beside:
-            each.fail(Expired("the deadline passed before there was an encoder", hint="allow more time"))
+            each.fail(Expired("it was not embedded in time", hint="allow more time"))
 
 
 class _Lane:
@@ -116,6 +116,10 @@ class EmbedderActor(Actor):
 
     async def started(self, ctx: Context) -> None:
         await self._begin(ctx)
+
+    async def closed(self) -> None:
+        for text in self._waiting.values():
+            text.give_up()
 
     async def handle(self, message: object, ctx: Context) -> object:
         match message:
@@ -226,6 +230,7 @@ class EmbedderActor(Actor):
             for each, _ in queries:
                 each.begin(self._pools)
 
+        began = time.perf_counter()
         try:
             found = embedder.embed([text.text for text in texts], running if queries else None)
         except BaseException as error:
@@ -235,6 +240,8 @@ class EmbedderActor(Actor):
                 else:
                     each.fail(as_error(error))
             raise
+        metrics.EMBEDS.observe(time.perf_counter() - began)
+        metrics.EMBEDDED.inc(len(texts))
         for each, place in queries:
             each.finish(found.vectors[place])
         return found
@@ -250,7 +257,7 @@ class EmbedderActor(Actor):
     async def _run(self, texts: list[_Text], lane: _Lane, embedder: Embedder) -> None:
         if not texts:
             return
-        began, remembered = time.perf_counter(), self._remembered
+        remembered = self._remembered
         try:
             found = await lane.embed(self._embed, embedder, texts)
         except Exception as error:  # noqa: BLE001 - a text the encoder cannot take fails its askers, not the encoder
@@ -261,7 +268,6 @@ class EmbedderActor(Actor):
                 texts[0].answer.set_exception(as_error(error))
                 texts[0].answer.exception()  # who asked may be gone, and asyncio would print what it says
             return
-        took = time.perf_counter() - began
         rows = [
             EmbeddedText(found.vectors[place], int(found.tokens[place]), int(found.embedded_tokens[place]))
             for place in range(len(texts))
@@ -271,5 +277,3 @@ class EmbedderActor(Actor):
                 text.answer.set_result(row)
         for text, row in zip(texts, rows, strict=True):
             remembered.put(text.text, row)
-        metrics.EMBEDS.observe(took)
-        metrics.EMBEDDED.inc(len(texts))

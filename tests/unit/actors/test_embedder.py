@@ -17,7 +17,7 @@ from memoryd.actors.mailbox import Deadline
 from memoryd.actors.pools import AWAITED, PATIENT, Pools
 from memoryd.actors.slot import Slot
 from memoryd.embedding.hashing import HashingEmbedder
-from memoryd.protocol.errors import ActorFailed, Expired, ModelUnavailable, NotFound
+from memoryd.protocol.errors import ActorFailed, Expired, MemorydError, ModelUnavailable, NotFound
 from memoryd.protocol.interfaces import Embeddings, ModelInfo
 from memoryd.protocol.internal import Embed, ForgetTexts
 from tests.helpers.daemon import until
@@ -441,6 +441,23 @@ async def test_a_query_that_waited_too_long_for_the_encoder_is_told(bench: Bench
     with pytest.raises(Expired):
         await beside.whole()
     assert not beside.is_begun
+
+
+async def test_a_query_that_waits_when_the_encoder_stops_is_told_at_once(bench: Bench) -> None:
+    bench.encoder.gate.clear()
+    running = bench.ask("running", urgent=True)
+    await bench.busy()
+    beside = bench.query("one")
+    await until(lambda: bench.slot.mailbox.is_empty)
+    stopping = asyncio.ensure_future(bench.slot.stop(5.0))
+    await asyncio.sleep(0.01)
+    bench.encoder.gate.set()
+
+    with pytest.raises(Expired):
+        await beside.whole()
+    with pytest.raises(MemorydError):
+        await running
+    await stopping
 
 
 async def test_without_a_model_a_query_is_refused_at_once(bench: Bench) -> None:
