@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks import fanin, index, memory, recall, replay, startup
+from benchmarks import fanin, index, memory, recall, replay, sizes, startup
 from benchmarks.command import Settings, command
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ main = command(
     [
         ("startup", startup.measure),
         ("recall", recall.measure),
+        ("sizes", sizes.measure),
         ("memory", memory.measure),
         ("fanin", fanin.measure),
         ("replay", replay.measure),

@@ -38,19 +38,25 @@ class Spoken:
     """What a text says about time: the words that say it, and what they mean, in UTC.
 
     `event` is a thing that is no date, and of which the text says what came before or after it; only a memory can tell when that
-    was. `relation` says what: before, after, since, until.
+    was. `relation` says what: before, after, since, until; `apart` how far from it at most, if that is said; `told` is all of that.
     """
 
     phrases: tuple[str, ...] = ()
     span: Span = _ALWAYS
     relation: str = ""
     event: str = ""
+    apart: relativedelta | None = None
+    told: str = ""
 
     def with_event(self, moment: datetime) -> Spoken:
         """Return what is said if the event was at this moment; the same as before, if that contradicts the dates beside it."""
-        behind = min(moment, _LAST - _MICROSECOND) + _MICROSECOND
-        both = _common(self.span, _bordered(self.relation, Span(moment, behind)))
-        return Spoken((*self.phrases, f"{self.relation} {self.event}"), both) if both else self
+        own = Span(moment, min(moment, _LAST - _MICROSECOND) + _MICROSECOND)
+        try:
+            meant = _bordered(self.relation, own) if self.apart is None else _beside(self.relation, self.apart, own)
+        except (OverflowError, ValueError):  # before the year 1 or after 9999
+            return self
+        both = _common(self.span, meant)
+        return Spoken((*self.phrases, self.told), both) if both else self
 
 
 def spoken(text: str, now: datetime, zone: tzinfo) -> Spoken:
@@ -76,7 +82,10 @@ def spoken(text: str, now: datetime, zone: tzinfo) -> Spoken:
         rest = rest[: one.start] + "," * (one.end - one.start) + rest[one.end :]
     event = _EVENT.search(rest)
     relation, name = (event["relation"].lower(), event["event"]) if event else ("", "")
-    return Spoken(tuple(text[one.start : one.end] for one in found), span, relation, name)
+    apart = _delta(event["number"], event["unit"]) if event and event["unit"] else None
+    return Spoken(
+        tuple(text[one.start : one.end] for one in found), span, relation, name, apart, event[0] if event else ""
+    )
 
 
 def beginning(text: str, now: datetime) -> datetime | None:
@@ -118,14 +127,19 @@ def _found(text: str, now: datetime) -> Iterable[_Found]:
             continue
         start, end = lead.start() if lead else match.start(), match.end()
         relation = " ".join(lead["relation"].lower().split()) if lead else ""
-        other = _other_end(text, end, now) if relation in ("between", "from") else None
+        other = None
+        if relation in _JOINTS:
+            other = _other_end(text, end, now, _JOINTS[relation])
+        if other and form.is_dated > other.is_dated:
+            other = None  # "in May 2023 and June": of that year, or of this one
         span = _read(form, match, now)
         if span and other and span >= other.span:  # "from March to May 2023": the last one before the other end
             span = _read(form, match, other.span.until or now)
         if span is None or (form is _BARE_MONTH and relation in ("from", "by") and not other):
             continue  # "the mail from April": a month is a name, too
         if other:
-            end, span = other.end, Span(span.since, other.span.until)
+            is_range = relation in ("between", "from")
+            end, span = other.end, Span(span.since, other.span.until) if is_range else _hull(span, other.span)
         elif lead and lead["unit"]:
             span = _beside(relation, _delta(lead["number"], lead["unit"]), span)
         else:
@@ -136,9 +150,9 @@ def _found(text: str, now: datetime) -> Iterable[_Found]:
         behind = end
 
 
-def _other_end(text: str, start: int, now: datetime) -> _Found | None:
-    """Return the time up to which a range goes that began before `start`."""
-    joint = _TO.match(text, start)
+def _other_end(text: str, start: int, now: datetime, joint_of: re.Pattern[str]) -> _Found | None:
+    """Return the time that is joined to one that ends at `start`: the other end of a range, or one more."""
+    joint = joint_of.match(text, start)
     for form in _FORMS if joint else ():
         match = form.pattern.match(text, joint.end()) if joint else None
         span = _read(form, match, now) if match else None
@@ -232,18 +246,33 @@ def _calendar(match: re.Match[str], now: datetime) -> Span:
 
 def _date(unit: str) -> Callable[[re.Match[str], datetime], Span]:
     """Return what reads a date that is exact to a day, a month or a year."""
+    return lambda match, now: _unit(unit, _dated(match[0], now))
 
-    def read(match: re.Match[str], now: datetime) -> Span:
-        for year in range(now.year, now.year - _LEAP_YEARS, -1):
-            try:
-                start = parse(match[0], default=datetime(max(year, 1), 1, 1))  # noqa: DTZ001 - the zone comes later
-            except ValueError:  # the 29th of February is not in every year
-                continue
-            if start <= now or _YEAR.search(match[0]):
-                return _unit(unit, start)
-        raise ValueError("no such date")
 
-    return read
+def _dated(text: str, now: datetime) -> datetime:
+    """Return the beginning of a date, of the last one before now when it names no year. Raises ValueError."""
+    for year in range(now.year, now.year - _LEAP_YEARS, -1):
+        try:
+            start: datetime = parse(text, default=datetime(max(year, 1), 1, 1))  # noqa: DTZ001 - the zone comes later
+        except ValueError:  # the 29th of February is not in every year
+            continue
+        if start <= now or _YEAR.search(text):
+            return start
+    raise ValueError("no such date")
+
+
+def _days(match: re.Match[str], now: datetime) -> Span:
+    """Read the days of one month from one to another."""
+    since = _dated(f"{match['first']} {match['month']} {match.groupdict().get('year', '')}", now)
+    last = since.replace(day=int(match["last"]))
+    if last < since:
+        raise ValueError("no such days")
+    return Span(since, last + timedelta(days=1))
+
+
+def _month_of_year(match: re.Match[str], now: datetime) -> Span:
+    year = now.year - (match["which"].lower() == "last")
+    return _unit("month", parse(match["month"], default=datetime(year, 1, 1)))  # noqa: DTZ001 - the zone comes later
 
 
 def _month(match: re.Match[str], now: datetime) -> Span:
@@ -309,6 +338,9 @@ _M: Final = rf"(?:{_MONTHS})"
 _D: Final = r"(?:0?[1-9]|[12]\d|3[01])"
 _TH: Final = r"(?:st|nd|rd|th)"
 _Y: Final = r"(?:19|20)\d\d"
+_DAYS: Final = (
+    rf"(?P<first>{_D}){_TH}?(?:\s*[-\u2013]\s*|\s+(?:and|or|to|until|till|through)\s+(?:the\s+)?)(?P<last>{_D}){_TH}?"
+)
 _YEAR: Final = re.compile(_Y)
 
 # "in 2023 requests", "after 2000 steps" count something; words that end like that and count nothing are few.
@@ -336,6 +368,12 @@ _FORMS: Final = (
     ),
     _Form(_pattern(r"(?P<which>last|previous|this)\s+(?P<unit>week|month|year|weekend)"), _calendar),
     _Form(_pattern(rf"(?P<which>last|this)\s+(?P<month>{_M})"), _month),
+    _Form(_pattern(rf"(?P<which>last|this)\s+year\s+in\s+(?P<month>{_M})"), _month_of_year),
+    _Form(_pattern(rf"(?P<month>{_M})\s+(?:of\s+)?(?P<which>last|this)\s+year"), _month_of_year, plain=False),
+    _Form(_pattern(rf"{_DAYS}\s+(?:of\s+)?(?P<month>{_M}),?\s*(?P<year>{_Y})"), _days, is_dated=True),
+    _Form(_pattern(rf"(?P<month>{_M})\s+{_DAYS}(?:,\s*|\s+)(?P<year>{_Y})"), _days, is_dated=True),
+    _Form(_pattern(rf"{_DAYS}\s+(?:of\s+)?(?P<month>{_M})"), _days, plain=False),
+    _Form(_pattern(rf"(?P<month>{_M})\s+{_DAYS}"), _days, plain=False),
     _Form(_pattern(rf"{_Y}-(?:0[1-9]|1[0-2])-{_D}"), _date("day"), is_dated=True),
     _Form(_pattern(rf"{_Y}-(?:0[1-9]|1[0-2])"), _date("month"), is_dated=True),
     _Form(
@@ -357,10 +395,12 @@ _LEAD: Final = re.compile(
     re.IGNORECASE,
 )
 _TO: Final = re.compile(r"\s+(?:and|to|until|till|through)\s+(?:the\s+)?", re.IGNORECASE)
+_AND: Final = re.compile(r"\s+(?:and|or|to|through)\s+", re.IGNORECASE)
+_JOINTS: Final = {"between": _TO, "from": _TO, "in": _AND, "on": _AND, "during": _AND}
 
 # What is spoken of as known, up to where the sentence goes on: "before the release", "since our move to the new cluster".
 _EVENT: Final = re.compile(
-    r"\b(?P<relation>before|after|since|until)\s+"
+    rf"\b(?:{_N}\s+{_U}s?\s+(?=before|after))?(?P<relation>before|after|since|until)\s+"
     r"(?P<event>(?:the|our|my|your|their|his|her|its)\s+[^\W\d].*?)"
     r"(?=\s*(?:[,;:?!()\"]|[.](?:\s|$)|$)"
     r"|\s+(?:and|or|but|what|which|who|whom|where|when|why|how|that|did|do|does|was|were|is|are|had|has|have|in|on|at|with"

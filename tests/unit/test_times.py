@@ -65,6 +65,20 @@ def here(text: str) -> datetime | None:
         ("between 3 May and 7 May 2023", "between 3 May and 7 May 2023", "2023-05-03", "2023-05-08"),
         ("from March to May 2023", "from March to May 2023", "2023-03-01", "2023-06-01"),
         ("from Monday to Wednesday", "from Monday to Wednesday", "2026-03-09", "2026-03-12"),
+        ("from 28 February to 3 March", "from 28 February to 3 March", "2026-02-28", "2026-03-04"),
+        # several together
+        ("between 5 and 8 May 2023", "between 5 and 8 May 2023", "2023-05-05", "2023-05-09"),
+        ("from the 5th to the 8th of May", "from the 5th to the 8th of May", "2025-05-05", "2025-05-09"),
+        ("the outage of May 5-8, 2023", "May 5-8, 2023", "2023-05-05", "2023-05-09"),
+        ("what broke on May 5 and 6", "on May 5 and 6", "2025-05-05", "2025-05-07"),
+        ("in May and June", "in May and June", "2025-05-01", "2025-07-01"),
+        ("in May or June 2023", "in May or June 2023", "2023-05-01", "2023-07-01"),
+        ("in December and January", "in December and January", "2025-12-01", "2026-02-01"),
+        ("on Monday and Tuesday", "on Monday and Tuesday", "2026-03-09", "2026-03-11"),
+        ("in 2022 and 2023", "in 2022 and 2023", "2022-01-01", "2024-01-01"),
+        ("in May last year", "in May last year", "2025-05-01", "2025-06-01"),
+        ("last year in May", "last year in May", "2025-05-01", "2025-06-01"),
+        ("what I said in January of this year", "in January of this year", "2026-01-01", "2026-02-01"),
         ("the week before August 3, 2023", "week before August 3, 2023", "2023-07-27", "2023-08-04"),
     ],
 )
@@ -80,7 +94,7 @@ def test_a_time_in_a_question_is_found_and_counted_in_the_zone_of_who_asks(
         "When did Melanie run a charity race?", "may I march in second place", "all 8 may fail", "the sun sets",
         "exit code 2 in 2023 requests", "after 2000 steps", "build v2023", "in 2023.1", "tests in 2023-beta",
         "issue 2023-05-081", "on 31 April", "99999 years ago", "9999 years ago", "since it flies", "after all", "last time",
-        "in a second", "port 8080",
+        "in a second", "port 8080", "tests 5 and 8 may fail", "5-8 may be enough", "from 8 to 5 May", "from 30 to 31 February",
         "the mail from April", "painted by June", "between 2023 and 2021", "the second march", "Mondays are slow", "recently", "",
         "\x00 in \ud800 \U0001f600",
     ],
@@ -154,3 +168,26 @@ def test_an_event_that_is_known_is_a_border() -> None:
     assert after.phrases == ("last week", "after the release")
     assert contradicted.with_event(NOW) == contradicted
     assert contradicted.span == week
+
+
+@pytest.mark.parametrize(
+    ("text", "since", "until"),
+    [
+        ("what did we do two weeks before the release?", timedelta(days=-14), timedelta(microseconds=1)),
+        ("3 days after the release", timedelta(0), timedelta(days=3, microseconds=1)),
+        ("a day before the release", timedelta(days=-1), timedelta(microseconds=1)),
+    ],
+)
+def test_so_far_from_an_event_is_no_further(text: str, since: timedelta, until: timedelta) -> None:
+    release = datetime(2026, 3, 4, 9, tzinfo=UTC)
+
+    found = spoken(text, NOW, UTC).with_event(release)
+
+    assert found.span == Span(release + since, release + until)
+    assert found.phrases[0] in text
+
+
+def test_so_far_from_an_event_at_the_end_of_time_is_nothing() -> None:
+    said = spoken("9999 years before the release", NOW, UTC)
+
+    assert said.with_event(NOW) == said
