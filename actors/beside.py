@@ -1,16 +1,18 @@
-"""A query that is looked up while it is embedded, and answered on the encoder's thread, past the event loop.
+"""A query that is looked up while it is embedded, and answered by whichever of the two ends last, past the event loop.
 
 The way over the event loop costs half a millisecond, a fifth of the encoder's own time. To look up begins when the encoder needs
-the interpreter no more, or one would wait for the other.
+the interpreter no more, or one would wait for the other. Neither waits for the other: the encoder is everybody's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import suppress
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from memoryd.protocol.errors import MemorydError
 from memoryd.protocol.messages import Tell
 
 if TYPE_CHECKING:
@@ -24,60 +26,98 @@ L = TypeVar("L")
 R = TypeVar("R")
 
 
-@dataclass(slots=True, eq=False)
 class Beside(Generic[L, R]):
-    """What is looked up beside the encoder, and what `end` makes of that and of a vector, float32 [dim], if there is one.
+    """What `look` finds, and what `end` makes of that and of a vector, float32 [dim], or of None when none came.
 
-    `end` is called on the thread of the encoder, and what it returns or raises stands in `answer`.
+    Both run on threads, and no more than once. Everything here but `whole` may be called from any thread.
     """
 
-    look: Callable[[], L]
-    end: Callable[[L, Vectors | None], R]
-    answer: Future[R] = field(default_factory=Future)
-    is_begun: bool = False
-    _looked: Future[L] = field(default_factory=Future)
+    def __init__(self, look: Callable[[], L], end: Callable[[L, Vectors | None], R]) -> None:
+        self._look = look
+        self._end = end
+        self._answer: Future[R] = Future()
+        self._lock = Lock()
+        self._is_begun = False
+        self._looked: list[L] = []  # or nothing yet
+        self._vector: list[Vectors | None] = []
+        self._at_work = 0
+        self._is_given_up = False
+        self._is_released: Future[None] = Future()
 
     def begin(self, pools: Pools) -> None:
-        """Look up on a thread of the searches. Called by the encoder's thread, once."""
-        pools.search_from_anywhere(self._look)
-        self.is_begun = True
+        """Look up on a thread of the searches, if nobody has begun to."""
+        with self._lock:
+            begins, self._is_begun = not self._is_begun, True
+        if begins:
+            pools.search_soon(self._look_up)
 
     def finish(self, vector: Vectors | None) -> None:
-        """Answer on this thread, without a vector if there will be none, and look up before if that has not begun."""
-        if not self.is_begun:
-            self.is_begun = True
-            self._look()
-        _fill(self.answer, lambda: self.end(self._looked.result(), vector))
+        """Say the vector, or that there is none; what is said later counts no more. Answers here if all is looked up."""
+        with self._lock:
+            if self._vector:
+                return
+            self._vector.append(vector)
+            ends = bool(self._looked)
+        if ends:
+            self._run(self._answer_now)
 
-    def fail(self, error: BaseException) -> None:
-        """Say that nothing was begun."""
-        if self.answer.set_running_or_notify_cancel():
-            self.answer.set_exception(error)
+    def alone(self, pools: Pools) -> None:
+        """Answer without a vector, unless there is one."""
+        self.finish(None)
+        self.begin(pools)
 
     async def whole(self) -> R:
-        """Wait for the answer. A cancelled caller gives up what has not begun, and waits until the rest has returned.
+        """Wait for the answer, and raise what was raised. Who is cancelled waits until no thread is at work here any more.
 
-        Nobody else may have the files of that.
+        Nobody else may have the files of that work before.
         """
         try:
-            return await asyncio.wrap_future(self.answer)
+            return await asyncio.wrap_future(self._answer)
         except asyncio.CancelledError:
-            begun = [asyncio.wrap_future(each) for each in (self.answer, self._looked) if not each.cancel()]
-            if begun:
-                await asyncio.wait(begun)
+            with self._lock:
+                self._is_given_up = True
+                if not self._at_work:
+                    self._is_released.set_result(None)
+            released = asyncio.wrap_future(self._is_released)
+            while not released.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.shield(released)
             raise
+        finally:
+            del self  # an error that is raised here would keep it, and it the error
 
-    def _look(self) -> None:
-        _fill(self._looked, self.look)
+    def _look_up(self) -> None:
+        self._run(self._look_up_now)
 
+    def _look_up_now(self) -> None:
+        looked = self._look()
+        with self._lock:
+            self._looked.append(looked)
+            ends = bool(self._vector)
+        if ends:
+            self._answer_now()
 
-def _fill(future: Future[R], call: Callable[[], R]) -> None:
-    """Call and keep what comes of it, unless nobody wants it any more."""
-    if future.set_running_or_notify_cancel():
+    def _answer_now(self) -> None:
+        answer = self._end(self._looked[0], self._vector[0])
+        if self._answer.set_running_or_notify_cancel():
+            self._answer.set_result(answer)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        """Do some work, unless nobody wants it any more; what it raises is the answer."""
+        with self._lock:
+            if self._is_given_up:
+                return
+            self._at_work += 1
         try:
-            future.set_result(call())
+            work()
         except BaseException as error:  # noqa: BLE001 - it is raised where the answer is awaited
-            future.set_exception(error)
+            if self._answer.set_running_or_notify_cancel():
+                # The trace of a refusal tells nobody anything, and would keep all this until the collector comes.
+                self._answer.set_exception(error.with_traceback(None) if isinstance(error, MemorydError) else error)
+        with self._lock:
+            self._at_work -= 1
+            if self._is_given_up and not self._at_work:
+                self._is_released.set_result(None)
 
 
 class EmbedQuery(Tell, frozen=True, kw_only=True):

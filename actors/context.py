@@ -115,6 +115,8 @@ class Context:
             refuse(envelope, as_error(error))
             if is_fatal(error):
                 self._mailbox.put_control(TaskFailed(error))
+        finally:
+            del envelope, answer  # the error that they hold now would keep them
 
 
 def reply(envelope: Envelope, value: object) -> None:

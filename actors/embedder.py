@@ -14,7 +14,6 @@ import copy
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,7 +24,7 @@ from memoryd.actors.actor import Actor
 from memoryd.actors.beside import EmbedQuery
 from memoryd.actors.context import as_error
 from memoryd.actors.embedded import EmbeddedText, EmbeddedTexts
-from memoryd.protocol.errors import Expired, ModelUnavailable
+from memoryd.protocol.errors import ModelUnavailable
 from memoryd.protocol.interfaces import Embeddings
 from memoryd.protocol.internal import Embed, ForgetTexts
 
@@ -64,10 +63,11 @@ class _Text:
     def is_dead(self) -> bool:
         return self.answer.done() or (self.deadline is not None and self.deadline.passed)
 
-    def give_up(self) -> None:
+    def give_up(self, pools: Pools) -> None:
+        """Leave it unembedded."""
         self.answer.cancel()
         for each in self.beside:
-            each.fail(Expired("it was not embedded in time", hint="allow more time"))
+            each.alone(pools)
 
 
 class _Lane:
@@ -87,7 +87,6 @@ class _Lane:
         """Let go of a text that nobody waits for any more, if it is here."""
         if text in self.texts:
             self.texts.remove(text)
-            text.give_up()
 
     async def take(self) -> list[_Text]:
         """Wait for texts and return those of the next run."""
@@ -119,7 +118,7 @@ class EmbedderActor(Actor):
 
     async def closed(self) -> None:
         for text in self._waiting.values():
-            text.give_up()
+            text.give_up(self._pools)
 
     async def handle(self, message: object, ctx: Context) -> object:
         match message:
@@ -127,10 +126,11 @@ class EmbedderActor(Actor):
                 raise fault
             case Embed(texts=texts, urgent=urgent):
                 return ctx.detach(self._gather([self._row(text, ctx.deadline, urgent=urgent) for text in texts]))
-            case EmbedQuery(beside=beside) if (fault := self.fault) is not None:
-                beside.fail(fault)
+            case EmbedQuery(beside=beside) if self._fault is not None:
+                beside.alone(self._pools)
             case EmbedQuery(query=query, beside=beside) if (known := self._known(query)) is not None:
-                self._pools.search_from_anywhere(partial(beside.finish, known.vector))
+                beside.finish(known.vector)
+                beside.begin(self._pools)
             case EmbedQuery(query=query, beside=beside, deadline=deadline):
                 self._enqueue(query, deadline, urgent=True).beside.append(beside)
             case ForgetTexts():
@@ -202,6 +202,7 @@ class EmbedderActor(Actor):
         if known is not None:
             for lane in (self._urgent, self._patient):
                 lane.drop(known)
+            known.give_up(self._pools)
         waiting = _Text(text, deadline, asyncio.get_running_loop().create_future())
         self._waiting[text] = waiting
         (self._urgent if urgent else self._patient).put(waiting)
@@ -233,17 +234,15 @@ class EmbedderActor(Actor):
         began = time.perf_counter()
         try:
             found = embedder.embed([text.text for text in texts], running if queries else None)
-        except BaseException as error:
+        except BaseException:
             for each, _ in queries:
-                if each.is_begun:
-                    each.finish(None)
-                else:
-                    each.fail(as_error(error))
+                each.alone(self._pools)
             raise
         metrics.EMBEDS.observe(time.perf_counter() - began)
         metrics.EMBEDDED.inc(len(texts))
         for each, place in queries:
             each.finish(found.vectors[place])
+            each.begin(self._pools)  # if the encoder has not said that it runs
         return found
 
     def _alive(self, texts: list[_Text]) -> list[_Text]:
@@ -251,7 +250,7 @@ class EmbedderActor(Actor):
             if self._waiting.get(text.text) is text:
                 del self._waiting[text.text]
             if text.is_dead:
-                text.give_up()  # who gathered it with others waits still
+                text.give_up(self._pools)  # who gathered it with others waits still
         return [text for text in texts if not text.is_dead]
 
     async def _run(self, texts: list[_Text], lane: _Lane, embedder: Embedder) -> None:

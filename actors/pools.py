@@ -60,8 +60,8 @@ class Pools:
     async def search(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await _run(self._search, call, *args, **kwargs)
 
-    def search_from_anywhere(self, call: Callable[[], None]) -> None:
-        """Run `call`, which raises nothing, on a thread of the searches; for those that are not on the event loop."""
+    def search_soon(self, call: Callable[[], None]) -> None:
+        """Run `call`, which raises nothing, on a thread of the searches; may be called from any thread."""
         self._search.submit(call)
 
     async def disk(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -71,10 +73,14 @@ class Understood:
 
 @dataclass(frozen=True, slots=True)
 class _Asked(Generic[R]):
-    """What came of a question, beside the trajectories of that view; `missing` names what the answer lacks."""
+    """What came of a question at a moment of the performance counter, and the trajectories of that view.
+
+    `missing` names what the answer lacks.
+    """
 
     question: Understood
     found: R
+    at: float
     told: Trajectories
     missing: tuple[str, ...]
 
@@ -102,7 +108,7 @@ class Recaller:
         asked = await self._asked(
             message, deadline, lambda understood: understood.hits(message.top_k, explain=message.explain)
         )
-        hits, ranked = asked.found, time.perf_counter()
+        hits = asked.found
         published, missing = await self._published(message, asked.question, deadline)
         own = [self._retrieved(asked.told, hit) for hit in hits.hits]
         missing += asked.missing
@@ -119,7 +125,7 @@ class Recaller:
             partial=missing,
             best_relevance=best_relevance([*own, *published]),
             elapsed_ms=round(elapsed * 1e3, 3),
-            plan=plan_of(asked.question, hits.candidates, began, ranked) if message.explain else None,
+            plan=plan_of(asked.question, hits.candidates, began, asked.at) if message.explain else None,
         )
 
     async def why(self, message: Why, deadline: Deadline) -> Explained:
@@ -133,7 +139,7 @@ class Recaller:
             memory=self._retrieved(asked.told, placed.hit),
             place=placed.place,
             passes=placed.passes,
-            plan=plan_of(asked.question, placed.candidates, began, time.perf_counter()),
+            plan=plan_of(asked.question, placed.candidates, began, asked.at),
             tier=placed.path,
             partial=asked.missing,
         )
@@ -144,31 +150,35 @@ class Recaller:
     async def _asked(self, message: Recall | Why, deadline: Deadline, find: Callable[[Understood], R]) -> _Asked[R]:
         """Look the words of the query up while it is embedded, and find something by both. One may be missing, but not both.
 
-        Words are looked up while the encoder runs, and the encoder's own thread finds what is asked for when it has the vector.
+        Words are looked up while the encoder runs, and what ends last finds what is asked for.
         """
         view, told, missing = await self._looked_at(message)
 
-        def look() -> _LookedUp:
-            return self._looked_up(message, view)
+        def end(looked: _LookedUp, vector: Vectors | None) -> tuple[Understood, R | MemorydError, float]:
+            question = Understood(view, *looked, vector)
+            found: R | MemorydError
+            try:
+                found = find(question)
+            except MemorydError as error:
+                found = error.with_traceback(None)  # raised when the words have been seen to
+            return question, found, time.perf_counter()
 
-        def end(looked: _LookedUp, vector: Vectors | None) -> tuple[Understood, R]:
-            understood = Understood(view, *looked, vector)
-            return understood, find(understood)
-
-        def by_words_alone() -> tuple[Understood, R]:
-            return end(look(), None)
-
-        is_lexical = isinstance(message, Recall) and message.lexical
-        answered = None if is_lexical else await self._by_meaning(message, view, Beside(look, end), deadline)
-        if answered is None:
-            answered = await self.pools.search(by_words_alone)
-        question, found = answered
+        beside = Beside(partial(self._looked_up, message, view), end)
+        try:
+            question, found, at = await self._answered(message, view, beside, deadline)
+        finally:
+            del beside  # an error that is raised here would keep it, and it the memory
         await self.wording.heed(question.words)
+        if isinstance(found, MemorydError):
+            try:
+                raise found
+            finally:
+                del found
         if isinstance(question.words, StorageFault) or question.words.lacking:
             missing = (*missing, "words")
-        if question.vector is None and not is_lexical:
+        if question.vector is None and not _is_lexical(message):
             missing = (*missing, "vectors")
-        return _Asked(question, found, told, missing)
+        return _Asked(question, found, at, told, missing)
 
     def _looked_up(self, message: Recall | Why, view: IndexView) -> _LookedUp:
         """Look the words up, and see of which time they speak. Raises InvalidMessage when that leaves nothing of the filter."""
@@ -181,33 +191,35 @@ class Recaller:
                 asked = timing(said, event, message.time, message.filter)
             return self.wording.match(view, message.query, asked.where, asked.preferred), asked
         except StorageFault as error:
-            return error, asked
+            return error.with_traceback(None), asked  # or it would keep what its calls had in hand
 
-    async def _by_meaning(
+    async def _answered(
         self, message: Recall | Why, view: IndexView, beside: Beside[_LookedUp, T], deadline: Deadline
-    ) -> T | None:
-        """Return the answer that has the vector of what is asked, None when there is none in time.
+    ) -> T:
+        """Return what is answered with the vector of the query, or by words alone when there is none in time.
 
-        The name of a speaker is no part of it. Of a memory that was not asked before, words come first: they tell who speaks.
-        Raises what the answer raises.
+        The name of a speaker is no part of the vector. Of a memory that was not asked before, words come first: they tell who
+        speaks. Raises what the answer raises.
         """
         within = Deadline.after(deadline.remaining * EMBED_SHARE)
-        if not self.wording.is_open:
-            opening = asyncio.ensure_future(self.pools.search(self.wording.match, view, message.query, ANY, None))
-            opening.add_done_callback(lambda done: done.cancelled() or done.exception())  # it will be met again
-            await asyncio.wait([opening], timeout=deadline.remaining * (1 - EMBED_SHARE))
-        query = self.wording.addressed(message.query)[:QUESTION_CHARACTERS]
+        timer = asyncio.get_running_loop().call_at(within.at, beside.alone, self.pools)
         try:
-            if self.embedder.offer(EmbedQuery(query=query, beside=beside, deadline=within, weight=len(query))):
-                async with asyncio.timeout_at(within.at):
-                    return await beside.whole()
-        except TimeoutError:
-            if not beside.answer.cancelled():  # it was about to be there
-                return beside.answer.result()
-        except MemorydError:
-            if beside.is_begun:
-                raise
-        return None
+            if _is_lexical(message) or not await self._sent(message, view, beside, within):
+                beside.alone(self.pools)
+            return await beside.whole()
+        finally:
+            timer.cancel()
+            del beside, timer
+
+    async def _sent(
+        self, message: Recall | Why, view: IndexView, beside: Beside[_LookedUp, T], within: Deadline
+    ) -> bool:
+        """Send the query to the encoder; return whether that takes it."""
+        if not self.wording.is_open:
+            with suppress(StorageFault):  # it will be met again
+                await self.pools.search(self.wording.match, view, message.query, ANY, None)
+        query = self.wording.addressed(message.query)[:QUESTION_CHARACTERS]
+        return self.embedder.offer(EmbedQuery(query=query, beside=beside, deadline=within, weight=len(query)))
 
     async def _published(
         self, message: Recall, of: Understood, deadline: Deadline
@@ -248,6 +260,10 @@ def relevant(memories: Sequence[RetrievedMemory], least: float) -> list[Retrieve
 def best_relevance(memories: Sequence[RetrievedMemory]) -> float:
     """Return the largest relevance, 0 without memories."""
     return max((each.relevance for each in memories), default=0.0)
+
+
+def _is_lexical(message: Recall | Why) -> bool:
+    return isinstance(message, Recall) and message.lexical
 
 
 def _wordless() -> MemorydError:

@@ -49,6 +49,7 @@ class Ref:
             return cast("R", await answer)
         finally:
             timer.cancel()
+            del answer, envelope, timer  # an error that is raised here would keep them, and they the error
 
     async def tell(self, message: Tell) -> None:
         """Send, waiting for room; returns when the message is accepted, not when it is handled."""
@@ -58,8 +59,10 @@ class Ref:
         slot.wake()
 
     def offer(self, message: Tell) -> bool:
-        """Send if there is room; the twin of `tell` that does not wait."""
+        """Send if there is room and somebody to receive it; the twin of `tell` that does not wait."""
         slot = self._resolve()
+        if not slot.takes_messages:
+            return False
         accepted = slot.mailbox.offer(Envelope(message))
         slot.wake()
         return accepted

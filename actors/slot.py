@@ -121,6 +121,11 @@ class Slot:
         """Whether the last incarnation did not end in order."""
         return self._exit is not None and is_crash(self._exit)
 
+    @property
+    def takes_messages(self) -> bool:
+        """Whether a message that is sent now will be handled, if all goes well."""
+        return self.phase not in (Phase.QUARANTINED, Phase.STOPPED)
+
     def check(self) -> None:
         """Raise Quarantined or ShuttingDown when this place takes no messages."""
         if self.phase is Phase.QUARANTINED:

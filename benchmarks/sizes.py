@@ -1,4 +1,4 @@
-"""How long a recall takes through the socket in memories of different sizes: questions of ten words, none asked twice.
+"""How long a recall takes through the socket in memories of different sizes: questions of ten words, none measured twice.
 
 A single client. Every question is also embedded alone in this process, in turn with the recalls. Memories larger than there
 are records hold halves of two of them beside these, with the mean of their vectors, in the session of the first.
@@ -79,6 +79,8 @@ async def _measure(
                 await asyncio.sleep(QUIET_S)
                 if not (await memory.recall(questions[0], user="asker")).partial:
                     break
+            else:
+                raise RuntimeError("the words of this memory are still being taken in")
             for question in questions:
                 began = time.perf_counter()
                 answer = await memory.recall(question, user="asker")

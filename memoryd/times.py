@@ -127,27 +127,37 @@ def _found(text: str, now: datetime) -> Iterable[_Found]:
             continue
         start, end = lead.start() if lead else match.start(), match.end()
         relation = " ".join(lead["relation"].lower().split()) if lead else ""
-        other = None
-        if relation in _JOINTS:
-            other = _other_end(text, end, now, _JOINTS[relation])
-        if other and form.is_dated > other.is_dated:
-            other = None  # "in May 2023 and June": of that year, or of this one
-        span = _read(form, match, now)
-        if span and other and span >= other.span:  # "from March to May 2023": the last one before the other end
-            span = _read(form, match, other.span.until or now)
-        if span is None or (form is _BARE_MONTH and relation in ("from", "by") and not other):
+        both = _joined(text, form, match, now, relation)
+        span = both.span if both else _read(form, match, now)
+        if span is None or (form is _BARE_MONTH and relation in ("from", "by") and not both):
             continue  # "the mail from April": a month is a name, too
-        if other:
-            is_range = relation in ("between", "from")
-            end, span = other.end, Span(span.since, other.span.until) if is_range else _hull(span, other.span)
+        if both:
+            end = both.end
         elif lead and lead["unit"]:
             span = _beside(relation, _delta(lead["number"], lead["unit"]), span)
         else:
             span = _bordered(relation, span)
         if span.since and span.until and span.since >= span.until:
             continue
-        yield _Found(start, end, span, form.is_dated or bool(other and other.is_dated))
+        yield _Found(start, end, span, form.is_dated or bool(both and both.is_dated))
         behind = end
+
+
+def _joined(text: str, form: _Form, match: re.Match[str], now: datetime, relation: str) -> _Found | None:
+    """Return a time with the one that is joined to it, as the other end of a range or as one more; None without one."""
+    other = _other_end(text, match.end(), now, _JOINTS[relation]) if relation in _JOINTS else None
+    span = _read(form, match, now)
+    if other is None or span is None:
+        return None
+    if relation in ("between", "from"):
+        if span >= other.span:  # "from March to May 2023": the last one before the other end
+            span = _read(form, match, other.span.until or now)
+        return span and other._replace(span=Span(span.since, other.span.until))
+    if form.is_dated and not other.is_dated:
+        return None  # "in May 2023 and June": of that year, or of this one
+    if other.is_dated and not form.is_dated and other.span.since:  # "in June or April 2023": the one of that year
+        span = _read(form, match, _floor("year", other.span.since) + _delta("1", "year") - _MICROSECOND)
+    return span and other._replace(span=_hull(span, other.span))
 
 
 def _other_end(text: str, start: int, now: datetime, joint_of: re.Pattern[str]) -> _Found | None:
@@ -270,9 +280,14 @@ def _days(match: re.Match[str], now: datetime) -> Span:
     return Span(since, last + timedelta(days=1))
 
 
-def _month_of_year(match: re.Match[str], now: datetime) -> Span:
-    year = now.year - (match["which"].lower() == "last")
-    return _unit("month", parse(match["month"], default=datetime(year, 1, 1)))  # noqa: DTZ001 - the zone comes later
+def _of_year(unit: str) -> Callable[[re.Match[str], datetime], Span]:
+    """Return what reads a day or a month of this or the last year."""
+
+    def read(match: re.Match[str], now: datetime) -> Span:
+        year = now.year - (match["which"].lower() == "last")
+        return _unit(unit, parse(match["date"], default=datetime(year, 1, 1)))  # noqa: DTZ001 - the zone comes later
+
+    return read
 
 
 def _month(match: re.Match[str], now: datetime) -> Span:
@@ -368,8 +383,13 @@ _FORMS: Final = (
     ),
     _Form(_pattern(r"(?P<which>last|previous|this)\s+(?P<unit>week|month|year|weekend)"), _calendar),
     _Form(_pattern(rf"(?P<which>last|this)\s+(?P<month>{_M})"), _month),
-    _Form(_pattern(rf"(?P<which>last|this)\s+year\s+in\s+(?P<month>{_M})"), _month_of_year),
-    _Form(_pattern(rf"(?P<month>{_M})\s+(?:of\s+)?(?P<which>last|this)\s+year"), _month_of_year, plain=False),
+    _Form(_pattern(rf"(?P<which>last|this)\s+year\s+in\s+(?P<date>{_M})"), _of_year("month")),
+    _Form(_pattern(rf"(?P<date>{_M})\s+(?:of\s+)?(?P<which>last|this)\s+year"), _of_year("month"), plain=False),
+    _Form(
+        _pattern(rf"(?P<date>{_D}{_TH}?\s+(?:of\s+)?{_M}|{_M}\s+{_D}{_TH}?)\s+(?:of\s+)?(?P<which>last|this)\s+year"),
+        _of_year("day"),
+        plain=False,
+    ),
     _Form(_pattern(rf"{_DAYS}\s+(?:of\s+)?(?P<month>{_M}),?\s*(?P<year>{_Y})"), _days, is_dated=True),
     _Form(_pattern(rf"(?P<month>{_M})\s+{_DAYS}(?:,\s*|\s+)(?P<year>{_Y})"), _days, is_dated=True),
     _Form(_pattern(rf"{_DAYS}\s+(?:of\s+)?(?P<month>{_M})"), _days, plain=False),
@@ -400,7 +420,7 @@ _JOINTS: Final = {"between": _TO, "from": _TO, "in": _AND, "on": _AND, "during":
 
 # What is spoken of as known, up to where the sentence goes on: "before the release", "since our move to the new cluster".
 _EVENT: Final = re.compile(
-    rf"\b(?:{_N}\s+{_U}s?\s+(?=before|after))?(?P<relation>before|after|since|until)\s+"
+    rf"\b(?:(?:{_N}\s+)?{_U}s?\s+(?=before|after))?(?P<relation>before|after|since|until)\s+"
     r"(?P<event>(?:the|our|my|your|their|his|her|its)\s+[^\W\d].*?)"
     r"(?=\s*(?:[,;:?!()\"]|[.](?:\s|$)|$)"
     r"|\s+(?:and|or|but|what|which|who|whom|where|when|why|how|that|did|do|does|was|were|is|are|had|has|have|in|on|at|with"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Vectors
     from memoryd.protocol.records import MemoryRecord
 
+_RVF: Final = ".rvf"
 _READ: Final = 4 << 20
 _NEEDLES: Final = 64  # that every byte is compared with; the packed records are compared with all
 _SHORTEST: Final = 16  # bytes of a text that says where it comes from
@@ -47,7 +48,7 @@ def scan(
     """Read these files and return what they still hold of `ids`, of `records` and of their `vectors`, float32 [n, dim].
 
     Every record, text and vector that stands in a segment is looked at; in every byte of every file the 64 longest texts of
-    at least 16 bytes, and 64 vectors, are looked for. A file that is gone is not named. Names are relative to `root`. Raises
+    at least 16 bytes, and 64 vectors, are looked for. A file that is no `.rvf` and is gone is not named. Names are relative to `root`. Raises
     StorageFault.
     """
     longest = sorted({record.text.encode() for record in records}, key=len, reverse=True)[:_NEEDLES]
@@ -63,11 +64,13 @@ def scan(
         try:
             file = files.open(path, writable=False)
         except Missing:
+            if path.suffix == _RVF:
+                raise
             continue  # gone since it was listed, as the journals of SQLite go with every commit
         try:
             size, digest = file.size(), hashlib.sha256()
             traces += [Trace(name, at, what) for at, what in _raw(file, wanted, digest)]
-            if path.suffix == ".rvf" and size:
+            if path.suffix == _RVF and size:
                 traces += [Trace(name, at, what) for at, what in _packed(file, path, wanted)]
         finally:
             file.close()

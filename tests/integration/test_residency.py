@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import weakref
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,8 +24,9 @@ from memoryd.actors.slot import Passivate, Phase
 from memoryd.app import Daemon, open_memory
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import File, RealFiles
-from memoryd.protocol.errors import Damaged, MemorydError, ShuttingDown, Unreachable
+from memoryd.protocol.errors import Damaged, InvalidMessage, MemorydError, ShuttingDown, Unreachable
 from memoryd.protocol.ids import UserId
+from memoryd.protocol.records import MemoryFilter
 from tests.helpers.daemon import HeldEmbedder, config_of, events, exported, running, texts, until
 
 NOBODY = SimpleNamespace(applied_seq=0)
@@ -80,6 +82,9 @@ async def test_the_memory_of_who_rests_is_free_at_once(tmp_path: Path) -> None:
         try:
             await house.memory.publish(events(50), user="alice", ack="committed")
             await house.memory.recall("e message 7", user="alice")
+            since = datetime(2030, 1, 1, tzinfo=UTC)
+            with pytest.raises(InvalidMessage):  # an error keeps nothing either
+                await house.memory.recall("in 2020", user="alice", time="filter", filter=MemoryFilter(since=since))
             held = weakref.ref(house.user_slot("alice").actor._index._table)
             assert held() is not None
 

@@ -76,6 +76,10 @@ def here(text: str) -> datetime | None:
         ("in December and January", "in December and January", "2025-12-01", "2026-02-01"),
         ("on Monday and Tuesday", "on Monday and Tuesday", "2026-03-09", "2026-03-11"),
         ("in 2022 and 2023", "in 2022 and 2023", "2022-01-01", "2024-01-01"),
+        ("on Tuesday and Monday", "on Tuesday and Monday", "2026-03-09", "2026-03-11"),
+        ("on 8 June and 5 May", "on 8 June and 5 May", "2025-05-05", "2025-06-09"),
+        ("in June or April 2023", "in June or April 2023", "2023-04-01", "2023-07-01"),
+        ("on 5 May last year", "on 5 May last year", "2025-05-05", "2025-05-06"),
         ("in May last year", "in May last year", "2025-05-01", "2025-06-01"),
         ("last year in May", "last year in May", "2025-05-01", "2025-06-01"),
         ("what I said in January of this year", "in January of this year", "2026-01-01", "2026-02-01"),
@@ -176,6 +180,7 @@ def test_an_event_that_is_known_is_a_border() -> None:
         ("what did we do two weeks before the release?", timedelta(days=-14), timedelta(microseconds=1)),
         ("3 days after the release", timedelta(0), timedelta(days=3, microseconds=1)),
         ("a day before the release", timedelta(days=-1), timedelta(microseconds=1)),
+        ("the week before the release", timedelta(days=-7), timedelta(microseconds=1)),
     ],
 )
 def test_so_far_from_an_event_is_no_further(text: str, since: timedelta, until: timedelta) -> None:
