@@ -69,7 +69,7 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str], running: Callable[[], None] | None = None) -> Embeddings:
         """Embed `texts`; safe to call from several threads at once.
 
-        Calls `running` when the texts are read and what is left needs no interpreter: others may use it from then on.
+        Calls `running`, at most once, when what is left hardly needs the interpreter: others may use it from then on.
         """
         ...
 
@@ -472,11 +472,6 @@ class IndexView(Protocol):
 
     def records(self, rows: Numbers) -> Sequence[bytes]:
         """Return the encoded records in these rows, int64 [m] ascending, empty ones for hidden rows. Raises Damaged."""
-        ...
-
-    @property
-    def bytes_to_read(self) -> int:
-        """How much a search without a filter reads at most: what it costs."""
         ...
 
     def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:

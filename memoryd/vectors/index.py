@@ -228,12 +228,6 @@ class View:
         self._graph = graph
 
     @property
-    def bytes_to_read(self) -> int:
-        if self._codes is None:
-            return self._table.vectors.bytes_of(self._rows)
-        return self._codes.bytes_to_read + self._table.vectors.bytes_of(self._rows - self._codes.rows)
-
-    @property
     def rows(self) -> int:
         return self._rows
 

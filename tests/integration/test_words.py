@@ -12,7 +12,7 @@ from memoryd.actors import wording
 from memoryd.actors.recalling import QUESTION_CHARACTERS
 from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.embedding.onnx import OnnxEmbedder
-from memoryd.protocol.errors import NotFound
+from memoryd.protocol.errors import MemorydError, NotFound
 from memoryd.protocol.ids import UserId
 from memoryd.protocol.records import CONTEXT_RELEVANCE, Draft, MemoryFilter
 from memoryd.stores.datadir import GLOBAL, WORDS
@@ -409,6 +409,20 @@ async def test_what_others_published_is_found_by_its_words_until_they_take_it_ba
         await house.memory.unpublish_global([kept.id], user="alice")
         assert (await house.memory.recall("zeppelin", user="bob", lexical=True)).memories == ()
         assert not words.exists() or not holds(words, "zeppelin")
+
+
+async def test_a_damaged_words_file_is_made_anew_when_only_words_are_asked(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember(ZEPPELIN, user="alice")
+        await house.memory.recall("zeppelin", user="alice")
+    (tmp_path / "data" / "alice" / WORDS).write_bytes(b"no database " * 1_000)
+
+    async with running(tmp_path) as house:
+        with pytest.raises(MemorydError, match="words of this memory"):
+            await house.memory.recall("zeppelin", user="alice", lexical=True)
+
+        assert texts(await house.memory.recall("zeppelin", user="alice", lexical=True)) == [ZEPPELIN]
+        assert house.user_slot("alice").incarnations == 1
 
 
 async def test_a_damaged_words_file_of_what_is_published_is_made_anew(tmp_path: Path) -> None:

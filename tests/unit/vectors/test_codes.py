@@ -207,10 +207,6 @@ def test_of_many_equal_rows_the_earliest_are_found(index: VectorIndex) -> None:
         assert [int(decode_record(hit.record).id) for hit in hits.hits] == expected
 
 
-def test_the_search_reads_far_fewer_bytes(index: VectorIndex) -> None:
-    assert index.view().bytes_to_read < index_of(SEALED).view().bytes_to_read / 20
-
-
 def test_rows_behind_the_sealed_ones_are_found_too(index: VectorIndex) -> None:
     index.add([encode_record(record(number)) for number in range(SEALED, SEALED + 500)], rows()[SEALED : SEALED + 500])
 

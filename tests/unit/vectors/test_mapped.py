@@ -308,19 +308,10 @@ def test_a_tail_is_added_to_the_codes_of_the_file(index: VectorIndex) -> None:
 
     assert not index.wants_sealing()
     view = index.view()
-    assert view.bytes_to_read < 4_000 * DIM
     for query in queries():
         found = view.search(query, k=10, where=ANY)
         assert found.path == "codes"
         assert found.hits == exact.view().search(query, k=10, where=ANY).hits
-
-
-def test_a_search_by_mapped_codes_says_what_it_reads(index: VectorIndex) -> None:
-    """Who searches decides by it whether that may be done at once, and this one may even wait for the disk."""
-    mapped = index.view().bytes_to_read
-    index.seal()()
-
-    assert mapped >= index.view().bytes_to_read > SEALED * DIM / 6
 
 
 @pytest.mark.parametrize("book", [None, Codebook(np.zeros((32, 16, 3), np.float32))])
