@@ -46,13 +46,11 @@ class Beside(Generic[L, R]):
 
     def begin(self, pools: Pools) -> None:
         """Look up on a thread of the searches, if nobody has begun to."""
-        with self._lock:
-            begins, self._is_begun = not self._is_begun, True
-        if begins:
+        if self._begins():
             pools.search_soon(self._look_up)
 
     def finish(self, vector: Vectors | None) -> None:
-        """Say the vector, or that there is none; what is said later counts no more. Answers here if all is looked up."""
+        """Say the vector, or that there is none; what is said later counts no more. Answers here if it is looked up already."""
         with self._lock:
             if self._vector:
                 return
@@ -62,9 +60,8 @@ class Beside(Generic[L, R]):
             self._run(self._answer_now)
 
     def alone(self, pools: Pools) -> None:
-        """Answer without a vector, unless there is one."""
-        self.finish(None)
-        self.begin(pools)
+        """Answer on a thread of the searches without a vector, unless there is one."""
+        pools.search_soon(self._answer_alone)
 
     async def whole(self) -> R:
         """Wait for the answer, and raise what was raised. Who is cancelled waits until no thread is at work here any more.
@@ -85,6 +82,16 @@ class Beside(Generic[L, R]):
             raise
         finally:
             del self  # an error that is raised here would keep it, and it the error
+
+    def _begins(self) -> bool:
+        with self._lock:
+            begins, self._is_begun = not self._is_begun, True
+        return begins
+
+    def _answer_alone(self) -> None:
+        self.finish(None)
+        if self._begins():
+            self._look_up()
 
     def _look_up(self) -> None:
         self._run(self._look_up_now)

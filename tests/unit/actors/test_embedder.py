@@ -480,12 +480,19 @@ async def test_the_encoder_waits_for_nobody_who_is_slow_to_look_up(bench: Bench)
 
 
 async def test_a_vector_that_comes_after_the_answer_counts_no_more(bench: Bench) -> None:
+    ended_on = []
+
+    def end(words: str, vector: Vectors | None) -> tuple[str, Vectors | None]:
+        ended_on.append(threading.current_thread().name)
+        return words, vector
+
     bench.encoder.gate.clear()
-    beside = bench.query("one")
-    await bench.busy()
+    beside = bench.query("one", looked_up, end)
+    await until(lambda: beside._looked)
     beside.alone(bench.pools)
 
     assert await beside.whole() == ("words", None)
+    assert ended_on[0].startswith("search")  # and not on the event loop
     bench.encoder.gate.set()
     await bench.ask("two", urgent=True)
     assert await beside.whole() == ("words", None)
