@@ -263,7 +263,7 @@ def _dated(text: str, now: datetime) -> datetime:
     """Return the beginning of a date, of the last one before now when it names no year. Raises ValueError."""
     for year in range(now.year, now.year - _LEAP_YEARS, -1):
         try:
-            start: datetime = parse(text, default=datetime(max(year, 1), 1, 1))  # noqa: DTZ001 - the zone comes later
+            start: datetime = parse(text, default=_floor("year", now).replace(year=max(year, 1)))
         except ValueError:  # the 29th of February is not in every year
             continue
         if start <= now or _YEAR.search(text):
@@ -285,13 +285,13 @@ def _of_year(unit: str) -> Callable[[re.Match[str], datetime], Span]:
 
     def read(match: re.Match[str], now: datetime) -> Span:
         year = now.year - (match["which"].lower() == "last")
-        return _unit(unit, parse(match["date"], default=datetime(year, 1, 1)))  # noqa: DTZ001 - the zone comes later
+        return _unit(unit, parse(match["date"], default=_floor("year", now).replace(year=year)))
 
     return read
 
 
 def _month(match: re.Match[str], now: datetime) -> Span:
-    start = parse(match["month"], default=datetime(now.year, 1, 1))  # noqa: DTZ001 - the zone comes later
+    start = parse(match["month"], default=_floor("year", now))
     is_over = start + _delta("1", "month") <= now
     return _unit("month", start if match["which"].lower() == "this" or is_over else start - _delta("1", "year"))
 

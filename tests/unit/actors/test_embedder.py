@@ -86,6 +86,13 @@ class Bench:
         assert self.slot.ref.offer(EmbedQuery(query=text, beside=beside, deadline=Deadline.after(within), weight=1))
         return beside
 
+    async def held(self, *, urgent: bool = False) -> asyncio.Task[Embeddings]:
+        """Close the gate, and have the encoder hold a run at it."""
+        self.encoder.gate.clear()
+        running = self.ask("running", urgent=urgent)
+        await self.busy()
+        return running
+
     async def busy(self) -> None:
         """Wait until the encoder holds a run at the closed gate."""
         async with asyncio.timeout(5):
@@ -231,9 +238,7 @@ async def test_equal_texts_that_wait_together_are_embedded_once(bench: Bench) ->
 
 
 async def test_what_expired_while_it_waited_is_not_embedded(bench: Bench) -> None:
-    bench.encoder.gate.clear()
-    running = bench.ask("running")
-    await bench.busy()
+    running = await bench.held()
     with pytest.raises(Expired):
         await bench.ask("too late", within=0.02)
     await asyncio.sleep(0.01)  # uvloop's clock counts whole milliseconds
@@ -266,9 +271,7 @@ async def test_a_model_that_comes_later_must_be_the_one_that_was_expected(
 
 
 async def test_a_text_the_encoder_cannot_take_fails_its_asker_alone(bench: Bench) -> None:
-    bench.encoder.gate.clear()
-    running = bench.ask("running")
-    await bench.busy()
+    running = await bench.held()
     good, bad = bench.ask("good"), bench.ask("poison")
     await asyncio.sleep(0.01)
     bench.encoder.gate.set()
@@ -320,9 +323,7 @@ async def test_a_query_that_is_remembered_needs_no_encoder(bench: Bench) -> None
 
 
 async def test_two_who_ask_the_same_share_a_run_and_have_their_own_answers(bench: Bench) -> None:
-    bench.encoder.gate.clear()
-    running = bench.ask("running", urgent=True)
-    await bench.busy()
+    running = await bench.held(urgent=True)
     asked = [bench.query("same", lambda name=name: name) for name in "ab"]
     await until(lambda: bench.slot.mailbox.is_empty)
     bench.encoder.gate.set()
@@ -345,9 +346,7 @@ async def test_an_encoder_that_does_not_say_when_it_runs_is_looked_up_for_afterw
 
 async def test_a_query_that_is_given_up_before_its_turn_is_not_looked_up(bench: Bench) -> None:
     looked = []
-    bench.encoder.gate.clear()
-    running = bench.ask("running", urgent=True)
-    await bench.busy()
+    running = await bench.held(urgent=True)
     beside = bench.query("one", lambda: looked.append("looked"))
     waiting = asyncio.ensure_future(beside.whole())
     await asyncio.sleep(0.01)
@@ -425,9 +424,7 @@ async def test_a_query_that_cannot_be_read_is_looked_up_all_the_same(bench: Benc
 
 
 async def test_a_query_that_waited_too_long_for_the_encoder_is_answered_without_a_vector(bench: Bench) -> None:
-    bench.encoder.gate.clear()
-    running = bench.ask("running", urgent=True)
-    await bench.busy()
+    running = await bench.held(urgent=True)
     beside = bench.query("too late", within=0.01)
     await asyncio.sleep(0.03)
     bench.encoder.gate.set()
@@ -438,9 +435,7 @@ async def test_a_query_that_waited_too_long_for_the_encoder_is_answered_without_
 
 
 async def test_a_query_that_waits_when_the_encoder_stops_is_answered_without_a_vector(bench: Bench) -> None:
-    bench.encoder.gate.clear()
-    running = bench.ask("running", urgent=True)
-    await bench.busy()
+    running = await bench.held(urgent=True)
     beside = bench.query("one")
     await until(lambda: bench.slot.mailbox.is_empty)
     stopping = asyncio.ensure_future(bench.slot.stop(5.0))
