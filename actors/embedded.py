@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from memoryd.protocol.interfaces import Vectors
 
-REMEMBERED: Final = 4_096  # texts, of 1.8 kB each
+REMEMBERED: Final = 4_096  # texts, of 1.8 kB each, and 0.4 for each window of a long one
 
 
 class EmbeddedText(NamedTuple):
-    """What the encoder says of one text: float32 [dim], its tokens, and how many of them were embedded."""
+    """What the encoder says of one text: float32 [dim], its tokens, how many of them were embedded, and its windows."""
 
     vector: Vectors
     tokens: int
     embedded_tokens: int
+    windows: bytes
 
 
 class EmbeddedTexts:

@@ -211,11 +211,13 @@ class EmbedderActor(Actor):
     async def _gather(self, answers: list[EmbeddedText | asyncio.Future[EmbeddedText]]) -> Embeddings:
         rows = [each if isinstance(each, EmbeddedText) else await asyncio.shield(each) for each in answers]
         if not rows:
-            return Embeddings(np.empty((0, self._model.dim), np.float32), np.empty(0, np.int32), np.empty(0, np.int32))
+            none = np.empty(0, np.int32)
+            return Embeddings(np.empty((0, self._model.dim), np.float32), none, none, [])
         return Embeddings(
             np.stack([row.vector for row in rows]),
             np.array([row.tokens for row in rows], np.int32),
             np.array([row.embedded_tokens for row in rows], np.int32),
+            [row.windows for row in rows],
         )
 
     async def _serve(self, lane: _Lane, embedder: Embedder) -> None:
@@ -268,7 +270,9 @@ class EmbedderActor(Actor):
                 texts[0].answer.exception()  # who asked may be gone, and asyncio would print what it says
             return
         rows = [
-            EmbeddedText(found.vectors[place], int(found.tokens[place]), int(found.embedded_tokens[place]))
+            EmbeddedText(
+                found.vectors[place], int(found.tokens[place]), int(found.embedded_tokens[place]), found.windows[place]
+            )
             for place in range(len(texts))
         ]
         for text, row in zip(texts, rows, strict=True):

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from memoryd.protocol.messages import Import
 
 UNIT_TOLERANCE: Final = 1e-3
+MAX_WINDOWS: Final = 64  # of one text
 
 
 def checked_vectors(message: Import, model: ModelInfo) -> Vectors:
     """Return the vectors of an import, float32 [n, dim], rows of unit length.
 
-    Raises InvalidMessage when another model made them, and for a wrong length, NaN, infinity or a row that is not of
-    unit length.
+    Raises InvalidMessage when another model made them, and for a wrong length, NaN, infinity, a row that is not of
+    unit length, or windows of a wrong length.
     """
     if message.model_sha256 != model.sha256:
         raise InvalidMessage(
@@ -38,6 +39,13 @@ def checked_vectors(message: Import, model: ModelInfo) -> Vectors:
                 got=len(record.embedding) // 4,
             )
         vectors[row] = np.frombuffer(record.embedding, "<f4")
+        if len(record.windows) % model.dim or len(record.windows) > MAX_WINDOWS * model.dim:
+            raise InvalidMessage(
+                "not the vectors of windows",
+                field=f"records[{row}].windows",
+                hint=f"give {model.dim} bytes for each of at most {MAX_WINDOWS}, or none",
+                got=len(record.windows),
+            )
         if not np.isfinite(vectors[row]).all():
             raise InvalidMessage("NaN or infinity in a vector", field=field, hint="export the memory again")
         if abs(float(np.linalg.norm(vectors[row])) - 1.0) > UNIT_TOLERANCE:

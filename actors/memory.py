@@ -45,7 +45,16 @@ from memoryd.protocol.internal import (
     Resume,
     RunSignal,
 )
-from memoryd.protocol.records import ANY, Draft, MemoryRecord, Step, Trajectory, as_embedded, microseconds
+from memoryd.protocol.records import (
+    ANY,
+    Draft,
+    MemoryRecord,
+    Step,
+    Trajectory,
+    as_embedded,
+    microseconds,
+    without_vectors,
+)
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -400,6 +409,7 @@ class MemoryAgent(Actor):
             session_id=draft.session_id,
             quality_score=draft.quality_score,
             metadata=metadata,
+            windows=embedded.windows[row],
         )
 
     def _add_records(self, records: Sequence[MemoryRecord], vectors: Vectors) -> tuple[RecordId, ...]:
@@ -423,7 +433,7 @@ class MemoryAgent(Actor):
         records, added = self._add(drafts, embedded)
         await self._write.durable(added)
         self._seal_if_needed()
-        return m.Remembered(records=tuple(records), duplicates=len(records) - len(added))
+        return m.Remembered(records=tuple(map(without_vectors, records)), duplicates=len(records) - len(added))
 
     async def _import(self, message: m.Import) -> m.Remembered:
         self._write.refuse_when_full()
@@ -432,7 +442,7 @@ class MemoryAgent(Actor):
         added = self._add_records(records, vectors)
         await self._write.durable(added)
         self._seal_if_needed()
-        return m.Remembered(records=tuple(records), duplicates=len(records) - len(added))
+        return m.Remembered(records=tuple(map(without_vectors, records)), duplicates=len(records) - len(added))
 
     def _now_us(self) -> int:
         return microseconds(self._clock.now())

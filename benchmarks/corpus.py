@@ -13,6 +13,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 
 from memoryd.actors.embedded import REMEMBERED
@@ -48,6 +49,23 @@ def drafts(of: Sequence[Event]) -> list[Draft]:
         for draft in mapped.drafts if mapped is not None else ():
             found.setdefault(str(draft.id), draft)
     return list(found.values())
+
+
+def remembered(of: Sequence[Draft]) -> list[MemoryRecord]:
+    """Return drafts that have a timestamp as records, without vectors."""
+    return [
+        MemoryRecord(
+            id=derived_record_id(draft.timestamp, EventId(f"benchmark-{row}"), 0),
+            text=draft.text,
+            kind=draft.kind,
+            source=draft.source,
+            timestamp=draft.timestamp,
+            session_id=draft.session_id,
+            metadata=draft.metadata,
+        )
+        for row, draft in enumerate(of)
+        if draft.timestamp is not None
+    ]
 
 
 def repeated(texts: Sequence[str]) -> list[bool]:
@@ -86,18 +104,8 @@ def corpus(logs: Sequence[Path], size: int, queries: int) -> Corpus:
     embedder = OnnxEmbedder.open(MODEL, threads=1)
     vectors = _vectors(embedder, [draft.text for draft in made])
     records = [
-        MemoryRecord(
-            id=derived_record_id(draft.timestamp, EventId(f"benchmark-{row}"), 0),
-            text=draft.text,
-            kind=draft.kind,
-            source=draft.source,
-            timestamp=draft.timestamp,
-            session_id=draft.session_id,
-            metadata=draft.metadata,
-            embedding=vectors[row].astype("<f4").tobytes(),
-        )
-        for row, draft in enumerate(made)
-        if draft.timestamp is not None
+        msgspec.structs.replace(record, embedding=vectors[row].astype("<f4").tobytes())
+        for row, record in enumerate(remembered(made))
     ]
     questions, asked = _questions(found, made, queries)
     return Corpus(records, questions, f"{what}; questions: {asked}", embedder.model.sha256)
@@ -119,8 +127,6 @@ def _questions(found: Sequence[Event], made: Sequence[Draft], wanted: int) -> tu
 
 def _windows(made: Sequence[Draft]) -> Iterator[Draft]:
     """Yield ever longer windows over texts that follow each other."""
-    import msgspec
-
     for width in count(2):
         for place in range(len(made) - width):
             text = "\n".join(draft.text for draft in made[place : place + width])

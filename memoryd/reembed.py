@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from memoryd.clock import SystemClock
@@ -59,14 +60,17 @@ def _reembed(folder: Path, user: UserId, encoder: Embedder, pool: ThreadPoolExec
     """Give every branch of a user its new vectors, the youngest first; return how many."""
     new, done = encoder.model, 0
 
-    def embed(records: Sequence[bytes]) -> Vectors:
+    def embed(records: Sequence[bytes]) -> tuple[Sequence[bytes], Vectors]:
         nonlocal done
         vectors = np.empty((len(records), new.dim), np.float32)
-        texts = [as_embedded(each.text, each.metadata) for each in map(store.decode, records)]
+        decoded = [store.decode(record) for record in records]
+        texts = [as_embedded(each.text, each.metadata) for each in decoded]
+        encoded = []
         for row, found in enumerate(pool.map(lambda text: encoder.embed([text]), texts)):
             vectors[row] = found.vectors[0]
+            encoded.append(store.encode(msgspec.structs.replace(decoded[row], windows=found.windows[0])))
         done += len(records)
-        return vectors
+        return encoded, vectors
 
     for branch, model in _store(folder, new, history_s).models(user).items():
         if (model.name, model.dim, model.sha256) != (new.name, new.dim, new.sha256):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from memoryd.protocol.ids import BEFORE_ALL, MAIN, BranchName, EventId, RecordId, Seq, TrajectoryId, UserId
-from memoryd.protocol.records import RetrievedMemory
+from memoryd.protocol.records import RetrievedMemory, without_vectors
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,12 +47,14 @@ class Embeddings:
     """Vectors of some texts and how much of each text they cover.
 
     `vectors` float32 [n, dim], rows of unit length; `tokens` int32 [n], the pieces of the whole text;
-    `embedded_tokens` int32 [n], the pieces the vector has seen.
+    `embedded_tokens` int32 [n], the pieces the vector has seen; `windows` [n], the vectors of the parts that a long text
+    was embedded in, see `windows.packed`, empty where there was one.
     """
 
     vectors: Vectors
     tokens: Counts
     embedded_tokens: Counts
+    windows: Sequence[bytes]
 
 
 class Embedder(Protocol):
@@ -387,7 +389,7 @@ class Hit:
     def retrieved(self, record: MemoryRecord) -> RetrievedMemory:
         """Return it for who asked; `record` is what was decoded."""
         return RetrievedMemory(
-            record=record,
+            record=without_vectors(record),
             score=self.score,
             sona_score=self.score,
             cosine=self.cosine,

@@ -117,7 +117,8 @@ class MemoryRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `id` is a ULID. `quality_score` in [0, 1] says how the run it belongs to went; None while that is not known.
     `embedding` is float32 little-endian, unit length, `4 * dim` bytes; it is empty unless it was asked for.
-    When not all of a long text was embedded, `metadata` carries `tokens` and `tokens_embedded`.
+    When not all of a long text was embedded, `metadata` carries `tokens` and `tokens_embedded`. `windows` are the parts in
+    which a long text was embedded, int8 [n, dim], see `windows.packed`; empty like `embedding`, and for a text of one part.
     """
 
     id: RecordId
@@ -129,6 +130,14 @@ class MemoryRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     quality_score: float | None = None
     metadata: JsonObject = {}
     embedding: bytes = b""
+    windows: bytes = b""
+
+
+def without_vectors(record: MemoryRecord) -> MemoryRecord:
+    """Return a record as it is shown to who did not ask for its vectors."""
+    if record.embedding or record.windows:
+        return msgspec.structs.replace(record, embedding=b"", windows=b"")
+    return record
 
 
 def speaker_of(metadata: JsonObject) -> str:

@@ -1,9 +1,10 @@
 """The lines of an export: one memory each, with its vector, bit for bit.
 
     {"id", "text", "kind", "source", "quality_score", "session_id", "timestamp", "metadata",
-     "vector": [float, ...], "model", "model_sha256"}
+     "vector": [float, ...], "windows": base64, "model", "model_sha256"}
 
 A float is written in the fewest digits that still are the same float32. A line without `vector` is a text to be embedded.
+`windows` is there for a long text: the vectors of its parts, see `windows.packed`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class _Line(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     timestamp: Moment | None = None
     metadata: JsonObject = {}
     vector: list[float] | None = None
+    windows: bytes = b""
     model: str = ""
     model_sha256: str = ""
 
@@ -51,6 +53,7 @@ def to_line(record: MemoryRecord, model: str, model_sha256: str) -> bytes:
         "timestamp": record.timestamp,
         "metadata": record.metadata,
         "vector": msgspec.Raw(_floats(record.embedding)),
+        **({"windows": record.windows} if record.windows else {}),
         "model": model,
         "model_sha256": model_sha256,
     }
@@ -85,6 +88,7 @@ def from_line(line: bytes, dim: int, *, without_vectors: bool = False) -> tuple[
         quality_score=read.quality_score,
         metadata=read.metadata,
         embedding=_embedding(read.vector, dim),
+        windows=_windows(read.windows, dim),
     )
     sha256 = _required(read.model_sha256 or None, "model_sha256")
     try:
@@ -109,6 +113,14 @@ def _floats(embedding: bytes) -> bytes:
         # Read as a double and rounded again, a decimal next to the middle of two floats may become the other one.
         texts = list(map(repr, vector.tolist()))
     return f"[{','.join(texts)}]".encode()
+
+
+def _windows(windows: bytes, dim: int) -> bytes:
+    if len(windows) % dim:
+        raise InvalidMessage(
+            "wrong dimension", field="windows", hint=f"this daemon's model has {dim} dimensions", got=len(windows)
+        )
+    return windows
 
 
 def _embedding(vector: list[float], dim: int) -> bytes:

@@ -7,16 +7,21 @@ vectors on every machine. Weinberger et al. 2009, "Feature Hashing for Large Sca
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from memoryd.protocol.interfaces import Embeddings, ModelInfo
+from memoryd.windows import packed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _WORD: Final = re.compile(r"\w+")
 _GRAM: Final = 3  # characters
 _GRAM_WEIGHT: Final = 0.25  # a word in common counts for more than a few of its letters
 _MAX_WORDS: Final = 256
+_WINDOW: Final = 128  # words
 
 
 class HashingEmbedder:
@@ -41,16 +46,28 @@ class HashingEmbedder:
         if running is not None:
             running()
         words = [_WORD.findall(text.casefold()) for text in texts]
-        vectors = np.zeros((len(texts), self.model.dim), np.float32)
-        for row, some in zip(vectors, words, strict=True):
-            for feature, weight in _features(some[:_MAX_WORDS]):
-                slot, sign = self._slot(feature)
-                row[slot] += sign * weight
-            if not row.any():  # no words, or signs that cancel: still a unit row
-                row[0] = 1
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = [self._vector(some[:_MAX_WORDS]) for some in words]
         tokens = np.array([len(some) for some in words], np.int32)
-        return Embeddings(vectors=vectors, tokens=tokens, embedded_tokens=np.minimum(tokens, np.int32(_MAX_WORDS)))
+        return Embeddings(
+            vectors=np.stack(vectors) if vectors else np.empty((0, self.model.dim), np.float32),
+            tokens=tokens,
+            embedded_tokens=np.minimum(tokens, np.int32(_MAX_WORDS)),
+            windows=[self._windows(some[:_MAX_WORDS]) for some in words],
+        )
+
+    def _windows(self, words: Sequence[str]) -> bytes:
+        parts = [words[start : start + _WINDOW] for start in range(0, len(words), _WINDOW)]
+        return packed(np.stack([self._vector(part) for part in parts])) if len(parts) > 1 else b""
+
+    def _vector(self, words: Sequence[str]) -> "NDArray[np.float32]":
+        row = np.zeros(self.model.dim, np.float32)
+        for feature, weight in _features(words):
+            slot, sign = self._slot(feature)
+            row[slot] += sign * weight
+        if not row.any():  # no words, or signs that cancel: still a unit row
+            row[0] = 1
+        row /= np.linalg.norm(row)
+        return row
 
     def _slot(self, feature: str) -> tuple[int, int]:
         digest = hashlib.blake2b(feature.encode("utf-8", "surrogatepass"), digest_size=8).digest()

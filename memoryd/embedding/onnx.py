@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from memoryd.embedding.folder import ModelFolder, Pooling, read_folder, resolve_model, unavailable
 from memoryd.embedding.pieces import PieceReader
 from memoryd.protocol.interfaces import Embeddings, ModelInfo
+from memoryd.windows import packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,10 +112,13 @@ class OnnxEmbedder:
         for rows in self._runs(np.array([len(window) for window in windows], np.int32)):
             vectors[rows] = self._run([windows[row] for row in rows])
         counts = np.array([len(some.windows) for some in pieces], np.int64)
+        ends = np.cumsum(counts)
+        of_each = (vectors[end - count : end] for end, count in zip(ends.tolist(), counts.tolist(), strict=True))
         return Embeddings(
-            vectors=_unit(np.add.reduceat(vectors, np.cumsum(counts) - counts)),
+            vectors=_unit(np.add.reduceat(vectors, ends - counts)),
             tokens=np.array([some.total for some in pieces], np.int32),
             embedded_tokens=np.array([some.seen for some in pieces], np.int32),
+            windows=[packed(some) if len(some) > 1 else b"" for some in of_each],
         )
 
     def _runs(self, lengths: "NDArray[np.int32]") -> Iterator[list[int]]:

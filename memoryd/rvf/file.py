@@ -30,7 +30,7 @@ from memoryd.rvf.sealed import Rows
 from memoryd.rvf.snapshot import read_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from memoryd.files import File, FileSystem
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from memoryd.rvf.lineage import Lineage
     from memoryd.rvf.lock import Locks, WriterLock
     from memoryd.rvf.reader import State
-    from memoryd.rvf.rewriting import Link
+    from memoryd.rvf.rewriting import Embed, Link
     from memoryd.rvf.sealed import SealedPart
 
 # Other programs compare by cosine and rank NaN first, so what is written is a direction and finite.
@@ -197,8 +197,8 @@ class RvfMemoryFile:
         """Do all of a compaction at once. Raises StorageFault; afterwards this writer is closed for good."""
         return self._rewrite(self.compaction(erases=erases))
 
-    def reembed(self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors]) -> FileStatus:
-        """Compact into a file of another model, with what `embed` makes of the encoded records, float32 [n, dim].
+    def reembed(self, model: ModelInfo, embed: Embed) -> FileStatus:
+        """Compact into a file of another model, with what `embed` makes of the encoded records: such records, and float32 [n, dim].
 
         Raises what `embed` raises, and StorageFault; the file is then as it was, and this writer closed for good.
         """
@@ -297,9 +297,7 @@ class RvfMemoryFile:
         self._records = len(self._row_of) + sum(int(part.alive().sum()) for part in sealed)
         self._status = self._measure()
 
-    def _compaction(
-        self, model: ModelInfo, embed: Callable[[Sequence[bytes]], Vectors] | None = None, *, erases: bool = False
-    ) -> Compaction | None:
+    def _compaction(self, model: ModelInfo, embed: Embed | None = None, *, erases: bool = False) -> Compaction | None:
         self._place = replace(self._place, number=self._place.number + 1)
         return None if self._file is None else Compaction(self._place, self._ledger, model, embed, erases=erases)
 

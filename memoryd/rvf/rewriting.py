@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from memoryd.rvf.snapshot import Snapshot
 
     Link = Callable[[Vectors, Adjacency | None, Callable[[], bool]], Adjacency | None]
-    Embed = Callable[[Sequence[bytes]], Vectors]
+    Embed = Callable[[Sequence[bytes]], tuple[Sequence[bytes], Vectors]]
 
 
 def time_us() -> int:
@@ -171,7 +171,7 @@ class Compaction:
     def __init__(
         self, place: Place, ledger: Ledger, model: ModelInfo, embed: Embed | None = None, *, erases: bool = False
     ) -> None:
-        """Begin the successor of `ledger`, with the vectors of another `model` if `embed` makes them of records.
+        """Begin the successor of `ledger`, with the vectors of another `model` if `embed` makes records and vectors of records.
 
         Who `erases` keeps nothing of what was deleted but what branches still see.
         """
@@ -366,7 +366,8 @@ def _latest(deleted: Mapping[int, int], staying: Container[int]) -> int:
 
 
 def _embedded(rows: Rows, embed: Embed) -> Rows:
-    return replace(rows, vectors=embed(rows.records))
+    records, vectors = embed(rows.records)
+    return replace(rows, records=records, vectors=vectors)
 
 
 def _changes(pieces: Sequence[Piece], gone: Container[int] = ()) -> Changes:

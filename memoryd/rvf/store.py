@@ -137,7 +137,7 @@ class RvfMemoryStore:
     def reembed(self, user: UserId, name: BranchName, model: ModelInfo, embed: Embed) -> None:
         """Give the rows in the file of a branch the vectors of another model.
 
-        `embed` makes them of encoded records. The youngest branch must go first: a branch is read together with its
+        `embed` makes them, and the records that belong to them, of encoded records. The youngest branch must go first: a branch is read together with its
         ancestors. Raises what `embed` raises, and StorageFault.
         """
         file, _, _ = self._open_file(user, name)

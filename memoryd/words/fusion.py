@@ -18,7 +18,7 @@ from memoryd import relevance
 from memoryd.words.neighbours import NOWHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -30,18 +30,23 @@ if TYPE_CHECKING:
     Scores = NDArray[np.float32]  # [m]
     Mask = NDArray[np.bool_]  # [rows]
     Rows = NDArray[np.integer]  # [m]
+    Closer = Callable[[Numbers], tuple[Numbers, Scores]]  # of these rows those that are long, and their cosines
 
 BY_WORDS: Final = 100  # candidates of each list
 BY_VECTORS: Final = 32
 OF_TIME: Final = 32  # of each list, among those of the time that the query prefers
+CLOSER: Final = 32  # candidates that are looked at more closely if they are long
 _NO_ROWS: Final = np.empty(0, np.int64)
 
 _AROUND: Final = 50  # of the best by words, whose neighbours are candidates too
 
 _SESSION_BEST: Final = 3  # of a session, whose mean says how much the session is about the query
 
-_LONG: Final = 40  # words; a memory that has more of them says no more
-_SAID: Final = np.log1p(np.arange(_LONG + 1)).astype(np.float32) / np.float32(4)  # by a memory of so many words
+# Words without stop words: of the texts that the model reads in several windows, 98 in 100 have more.
+_LONG: Final = 32
+
+_ENOUGH: Final = 40  # words; a memory that has more of them says no more
+_SAID: Final = np.log1p(np.arange(_ENOUGH + 1)).astype(np.float32) / np.float32(4)  # by a memory of so many words
 
 WEIGHTS: Final[Mapping[str, float]] = {
     "words": 0.172,
@@ -86,11 +91,17 @@ class ByWords:
         self._rows = _distinct(np.concatenate(rows))
 
     def candidates(
-        self, view: IndexView, nearest: Nearest, vector: Vectors | None, also: Numbers = _NO_ROWS
+        self,
+        view: IndexView,
+        nearest: Nearest,
+        vector: Vectors | None,
+        also: Numbers = _NO_ROWS,
+        closer: Closer | None = None,
     ) -> Candidates:
         """Return what may answer; without a `vector`, float32 [dim], which `nearest` is near to, words alone count.
 
-        The rows `also` are looked at in any case. Raises Damaged.
+        The rows `also` are looked at in any case. Where `closer` knows the cosine of a long text better than its row does,
+        that counts. Raises Damaged.
         """
         near = nearest.rows
         rows = _distinct(np.concatenate([self._rows, near, self._beside(near), also]))
@@ -100,8 +111,18 @@ class ByWords:
         if vector is not None:
             known = _distinct(np.concatenate([rows, before]))
             cosines[known] = view.cosines(vector, known)
-            scaled[known] = _scaled(cosines[known], nearest.scores)
+            listed = nearest.scores
+            if closer is not None and len(listed):
+                long, exact = closer(self._long(rows, cosines[rows], listed))
+                cosines[long] = exact
+                listed = np.append(exact.max(initial=listed[0]), listed)
+            scaled[known] = _scaled(cosines[known], listed)
         return Candidates(rows, cosines[rows], self._features(rows, before, scaled))
+
+    def _long(self, rows: Numbers, cosines: Scores, listed: Scores) -> Numbers:
+        """Return those of the most promising rows whose texts may have several windows, int64 [m] ascending."""
+        promising = _best(_rough(self._words[rows], _scaled(cosines, listed)), CLOSER)
+        return rows[promising[self._joined.lengths[rows[promising]] >= _LONG]]
 
     def _features(self, rows: Numbers, before: Rows, vectors: Scores) -> dict[str, Scores]:
         """Return the features of these rows, which stand behind the rows `before`; `vectors` float32 [rows + 1]."""
@@ -116,10 +137,10 @@ class ByWords:
             "vector": own_vector,
             "vector_before": np.maximum(vectors[before], 0),
             "unsaid": own_vector * (1 - self._coverage) ** 2,
-            "session": _lift(joined.sessions[rows], (2 * own_words + own_vector) / np.float32(3)),
+            "session": _lift(joined.sessions[rows], _rough(own_words, own_vector)),
             "speaker": self._match.spoken[rows].astype(np.float32),
             "question": joined.are_questions[rows].astype(np.float32),
-            "length": _SAID[np.minimum(joined.lengths[rows], _LONG)] * self._coverage,
+            "length": _SAID[np.minimum(joined.lengths[rows], _ENOUGH)] * self._coverage,
             "answers": words[before] * joined.are_questions[before],
             "time": is_of_time.astype(np.float32),
         }
@@ -172,6 +193,11 @@ def _best(scores: Scores, most: int) -> Numbers:
         places = places[scores[places] >= np.partition(scores[places], -most)[-most]]
         places = np.sort(places[np.argsort(-scores[places], kind="stable")[:most]])
     return places
+
+
+def _rough(words: Scores, vectors: Scores) -> Scores:
+    """Return about how good rows are, by themselves."""
+    return (2 * words + vectors) / np.float32(3)
 
 
 def _scaled(cosines: Scores, listed: Scores) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ import numpy as np
 from memoryd.protocol.interfaces import Hit, Hits, Nearest, Placed
 from memoryd.protocol.records import ANY, Explanation
 from memoryd.relevance import BY_BOTH, BY_WORDS, relevance
+from memoryd.windows import nearest_cosine
 from memoryd.words.alignment import Alignment, Joined
 from memoryd.words.events import told_in
 from memoryd.words.folding import Answer, distinct
@@ -88,12 +90,23 @@ class Question:
         return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(self.mask[row]), nearest.path)
 
     def candidates(self, vector: Vectors | None, nearest: Nearest, *also: int) -> Candidates:
-        """Return what may answer, see `ByWords.candidates`. Raises Damaged."""
+        """Return what may answer, see `ByWords.candidates`; of a long text its nearest window counts. Raises Damaged."""
         rows = np.array(also, np.int64)
         if vector is not None and self.preferred is not None:
             of_time = self.view.nearest(vector, self.mask & self.preferred, k=OF_TIME, is_filtered=True)
             rows = np.concatenate([rows, of_time.rows])
-        return self.by_words.candidates(self.view, nearest, vector, rows)
+        closer = None if vector is None else partial(self._by_windows, vector)
+        return self.by_words.candidates(self.view, nearest, vector, rows, closer)
+
+    def _by_windows(self, vector: Vectors, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Vectors]:
+        """Return those of these rows, ascending, whose texts have several windows, and the cosine of the nearest of each."""
+        records = self.view.records(rows) if len(rows) else ()
+        found = {
+            row: nearest_cosine(windows, vector)
+            for row, record in zip(rows.tolist(), records, strict=True)
+            if record and (windows := self.decode(record).windows)
+        }
+        return np.fromiter(found, np.int64, len(found)), np.fromiter(found.values(), np.float32, len(found))
 
     def _nearest(self, vector: Vectors | None, k: int) -> Nearest:
         if vector is None:

@@ -282,6 +282,27 @@ async def test_a_wrong_vector_in_an_import_is_named_and_nothing_of_the_import_is
         await still_there(house)
 
 
+@pytest.mark.parametrize("windows", [b"x" * 383, b"x" * 384 * 65])
+async def test_wrong_windows_in_an_import_are_named_and_nothing_of_the_import_is_kept(
+    tmp_path: Path, windows: bytes
+) -> None:
+    async with running(tmp_path, listen=True) as house:
+        await house.memory.remember(TEXT, user="alice")
+        (good,) = await exported(house.memory, "alice")
+
+        with pytest.raises(InvalidMessage) as refused:
+            await house.memory.import_records(
+                [msgspec.structs.replace(good, windows=windows)],
+                model_sha256=HashingEmbedder().model.sha256,
+                user="bob",
+            )
+
+        assert refused.value.field == "records[0].windows"
+        assert "384" in str(refused.value.hint)
+        assert await exported(house.memory, "bob") == []
+        await still_there(house)
+
+
 async def test_vectors_of_another_model_are_refused(tmp_path: Path) -> None:
     async with running(tmp_path, listen=True) as house:
         await house.memory.remember(TEXT, user="alice")

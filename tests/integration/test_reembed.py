@@ -75,6 +75,25 @@ def test_reembedding_keeps_records_and_cursor_and_makes_the_new_models_vectors(t
     assert store_of(tmp_path, new).verify(USER) == []
 
 
+def test_a_long_text_gets_the_new_models_windows(tmp_path: Path) -> None:
+    long = TEXTS[0] + " and one more word" * 60
+    old, new = HashingEmbedder(32), HashingEmbedder(64)
+    (record, *_) = filled(tmp_path, old)
+    opened = store_of(tmp_path, old).open(USER)
+    found = old.embed([long])
+    changed = msgspec.structs.replace(record, text=long, windows=found.windows[0])
+    opened.file.commit(Batch(entries=[Entry(changed, found.vectors[0])]))
+    opened.file.close()
+
+    assert list(reembed.run(tmp_path, Config(), embedder=new)) == [reembed.Reembedded("u1", 2)]
+
+    store = store_of(tmp_path, new)
+    opened = store.open(USER)
+    (kept,) = opened.index.records([record.id])
+    assert store.decode(kept).windows == new.embed([long]).windows[0] != found.windows[0]
+    opened.file.close()
+
+
 def test_a_memory_that_has_the_right_vectors_is_left_alone(tmp_path: Path) -> None:
     embedder = HashingEmbedder(32)
     filled(tmp_path, embedder)

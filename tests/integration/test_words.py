@@ -6,6 +6,7 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from memoryd.actors import wording
@@ -18,7 +19,7 @@ from memoryd.protocol.records import CONTEXT_RELEVANCE, Draft, MemoryFilter
 from memoryd.stores.datadir import GLOBAL, WORDS
 from memoryd.stores.globalfile import NAME
 from memoryd.words.lexicon import Lexicon
-from tests.helpers.daemon import events, running, texts, until
+from tests.helpers.daemon import events, exported, running, texts, until
 from tests.integration.test_import import call
 
 if TYPE_CHECKING:
@@ -513,3 +514,22 @@ async def test_a_relevant_memory_of_others_is_not_pushed_out_by_irrelevant_ones_
 
         assert ZEPPELIN in texts(found)
         assert found.best_relevance >= best
+
+
+async def test_a_question_about_one_part_of_a_long_text_is_as_near_as_that_part(tmp_path: Path) -> None:
+    part = " ".join(f"boat{place} harbour{place}" for place in range(60))
+    long = " ".join(f"lock{place} queue{place}" for place in range(64)) + " " + part
+    async with running(tmp_path) as house:
+        said = await house.memory.remember(long, user="alice")
+        await house.memory.publish(events(20), user="alice", ack="committed")
+        (by_part, *_) = (await house.memory.recall(part, user="alice", top_k=3)).memories
+        kept = next(record for record in await exported(house.memory, "alice") if record.text == long)
+        await house.memory.import_records([kept], model_sha256=HashingEmbedder().model.sha256, user="bob")
+        (of_bob,) = (await house.memory.recall(part, user="bob")).memories
+
+    assert said.windows == by_part.record.windows == b""
+    assert len(kept.windows) == 2 * 384
+    assert by_part.record.text == long
+    mean = float(np.frombuffer(kept.embedding, "<f4") @ HashingEmbedder().embed([part]).vectors[0])
+    assert by_part.cosine > 0.95 > mean + 0.1
+    assert of_bob.cosine == by_part.cosine

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import zstandard
 
 from memoryd.backup import format as layout
 from memoryd.backup.format import MAX_OBJECT, Omitted, Piece, Snapshot, Stored, StoredFile
@@ -73,6 +74,16 @@ def backup(disk: FaultDisk) -> FaultDisk:
     return disk
 
 
+def unpacked(pack: bytes, stored: list[Stored]) -> list[bytes] | None:
+    """What its objects hold, None if one of them or what stands around them is damaged."""
+    first, behind = stored[0].offset, stored[-1].offset + stored[-1].packed
+    try:
+        found = [zstandard.decompress(pack[each.offset : each.offset + each.packed]) for each in stored]
+    except zstandard.ZstdError:
+        return None
+    return [pack[:first], *found, pack[behind:]]
+
+
 def objects(disk: FaultDisk, number: int) -> list[Stored]:
     repository = Repository(REPOSITORY, disk)
     try:
@@ -95,15 +106,17 @@ def test_a_sound_backup_shows_its_snapshots_and_nothing_else(backup: FaultDisk) 
 
 def test_every_byte_of_a_pack_that_is_changed_is_found(backup: FaultDisk) -> None:
     path = REPOSITORY / "packs" / "000002.pack"
-    content = backup.content(path)
+    content, stored = backup.content(path), objects(backup, 2)
+    said = unpacked(content, stored)
 
     for offset in range(0, len(content), 7):
         flipped(backup, path, offset)
 
         found = verified(backup).findings
 
-        is_reserved = 6 <= offset < 8  # bytes of the head that say nothing
-        assert bool(found) != is_reserved, offset
+        # Two bytes of the head say nothing, and a Zstandard frame has bits without which it says the same.
+        is_harmless = 6 <= offset < 8 or unpacked(backup.content(path), stored) == said
+        assert bool(found) or is_harmless, offset
         assert all(each.name.startswith(("packs/000002.pack", "bob/")) for each in found)
         backup.put(path, content)
 

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,6 +55,12 @@ def test_a_memory_comes_back_as_it_was() -> None:
     )
 
 
+def test_the_windows_of_a_long_text_come_back_as_they_were() -> None:
+    long = msgspec.structs.replace(record(UNIT), windows=bytes(range(2 * DIM)))
+
+    assert from_line(to_line(long, "model", SHA256), DIM) == (long, SHA256)
+
+
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=DIM, max_size=DIM))
 def test_every_float_comes_back_bit_for_bit(values: list[float]) -> None:
     written = json.loads(to_line(record(values), "model", SHA256))["vector"]
@@ -83,6 +90,8 @@ def test_vectors_can_be_left_aside() -> None:
         ({"vector": [2.0, 0.0, 0.0, 0.0]}, "vector"),
         ({"vector": [1e300, 0.0, 0.0, 0.0]}, "vector"),
         ({"vector": [1.0, 0.0, 0.0, "0"]}, "vector[3]"),
+        ({"windows": "AAAA"}, "windows"),
+        ({"windows": "not base64"}, "windows"),
         ({"id": "x"}, "id"),
         ({"id": ...}, "id"),
         ({"timestamp": ...}, "timestamp"),

@@ -22,7 +22,12 @@ def published() -> Embeddings:
     """Load what the published model says about `texts`."""
     with np.load(_DATA / "minilm_reference.npz") as arrays:
         tokens = arrays["tokens"]
-        return Embeddings(vectors=arrays["vectors"], tokens=tokens, embedded_tokens=np.minimum(tokens, np.int32(256)))
+        return Embeddings(
+            vectors=arrays["vectors"],
+            tokens=tokens,
+            embedded_tokens=np.minimum(tokens, np.int32(256)),
+            windows=[b""] * len(tokens),
+        )
 
 
 @pytest.fixture(scope="session")

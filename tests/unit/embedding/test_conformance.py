@@ -8,6 +8,7 @@ import pytest
 from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.protocol.interfaces import Embedder
+from memoryd.windows import nearest_cosine
 
 TEXTS = ["added a mutex", "removed the mutex", "", "a\x00b", "\ud800", "🚀", "word " * 400, "added a mutex"]
 
@@ -46,6 +47,17 @@ def test_a_long_text_is_counted_whole_and_embedded_in_part(embedder: Embedder) -
 
     assert found.tokens[0] >= 4_000
     assert embedder.model.max_tokens <= found.embedded_tokens[0] < 4_000
+
+
+def test_a_long_text_has_a_vector_for_each_of_its_windows(embedder: Embedder) -> None:
+    long = "a mutex for the queue. " * 25 + "lunch in Lisbon at noon. " * 25
+
+    asked, whole = embedder.embed(["lunch in Lisbon", long]).vectors
+    short, windows = embedder.embed(["lunch in Lisbon", long]).windows
+
+    assert short == b""
+    assert len(windows) == 2 * embedder.model.dim
+    assert nearest_cosine(windows, asked) > float(asked @ whole) + 0.05
 
 
 def test_alike_texts_are_nearer_than_others(embedder: Embedder) -> None:

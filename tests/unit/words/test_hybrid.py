@@ -15,6 +15,7 @@ from memoryd.protocol.interfaces import Contents
 from memoryd.protocol.records import ANY, MemoryFilter, MemoryKind, MemoryRecord, MemorySource
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.vectors.index import VectorIndex
+from memoryd.windows import packed
 from memoryd.words import matching
 from memoryd.words.fusion import WEIGHTS
 from memoryd.words.hybrid import LEXICAL, WordsIndex
@@ -41,7 +42,14 @@ class Memory:
     )
     records: list[MemoryRecord] = field(default_factory=list)
 
-    def said(self, *texts: str, session: str = "s", speaker: str = "", vectors: Vectors | None = None) -> None:
+    def said(
+        self,
+        *texts: str,
+        session: str = "s",
+        speaker: str = "",
+        vectors: Vectors | None = None,
+        windows: bytes = b"",
+    ) -> None:
         made = [
             MemoryRecord(
                 id=RecordId(new_ulid(NOON)),
@@ -51,6 +59,7 @@ class Memory:
                 timestamp=NOON + timedelta(minutes=len(self.records) + place),
                 session_id=session,
                 metadata={"speaker": speaker} if speaker else {},
+                windows=windows,
             )
             for place, text in enumerate(texts)
         ]
@@ -190,6 +199,27 @@ def test_an_answer_is_found_beside_the_words_of_its_question(memory: Memory) -> 
         "what is your favourite zeppelin?",
         "the red one, I think, since it flies",
     }
+
+
+def long_text(topic: str) -> str:
+    return " ".join(f"{topic}{place}" for place in range(40))
+
+
+def test_of_a_long_text_the_nearest_window_counts(memory: Memory) -> None:
+    first, second, third, other = np.eye(DIM, dtype=np.float32)[:4]
+    mean = ((first + second + third) / np.sqrt(3)).astype(np.float32)
+    near = (0.8 * second + 0.6 * other).astype(np.float32)
+    memory.said(long_text("lock"), session="a", vectors=mean[None], windows=packed(np.stack([first, second, third])))
+    memory.said(long_text("boat"), session="b", vectors=near[None])
+    memory.said(*(f"filler {place}" for place in range(40)), session="c")
+
+    hits = {decode_record(hit.record).text: hit for hit in memory.hits("anything else", second)}
+    lock, boat = hits[long_text("lock")], hits[long_text("boat")]
+
+    assert lock.cosine == pytest.approx(1.0, abs=1e-3)
+    assert boat.cosine == pytest.approx(0.8, abs=1e-3)
+    assert boat.score < lock.score <= 1
+    assert parts(lock)["vector"] == pytest.approx(WEIGHTS["vector"], abs=1e-3)
 
 
 def test_neighbours_are_those_of_the_session_even_when_others_speak_between(memory: Memory) -> None:
