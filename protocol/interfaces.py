@@ -481,6 +481,18 @@ class IndexView(Protocol):
         ...
 
 
+class Memories(Protocol):
+    """The vectors of a user's memories, by the numbers of their ids, see `keys.folded`, at one moment."""
+
+    def vectors(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], Vectors]:
+        """Return those of these keys, uint64 [n] ascending, whose memories live, and their vectors, float32 [m, dim]."""
+        ...
+
+    def sample(self, count: int, rng: np.random.Generator) -> NDArray[np.uint64]:
+        """Return the keys of so many memories chosen at random, or of all, uint64 [m]."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Matched:
     """A term of a query: the rows that hold it, int64 [n], and what each of them gets for it (its rarity)."""

@@ -1,0 +1,81 @@
+"""Fits the base adapter to the lessons that replay holds.
+
+While replay holds everything that came, it is fitted from nothing; afterwards from where it stands, held by what was consolidated.
+Beside it each memory gets a free score, which is thrown away: what helped often whatever was asked is no reason to bend a question.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from memoryd.sona.contrast import slopes, task
+from memoryd.sona.ewc import consolidated, strength
+from memoryd.sona.lora import Adam, Adapter, Training
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memoryd.protocol.interfaces import Memories
+    from memoryd.sona.ewc import Consolidated
+    from memoryd.sona.lesson import Lesson
+    from memoryd.sona.profiles import Profile
+
+BATCH: Final = 96  # lessons of a step
+_BATCHES: Final = 4  # of lessons, at most, in one fit
+_FREE_RATE: Final = 0.03
+_FREE_DECAY: Final = 0.001
+_IMPORTANT: Final = 128  # lessons that tell what is important
+_TOGETHER: Final = 16
+
+
+def fitted(
+    lessons: Sequence[Lesson],
+    memories: Memories,
+    profile: Profile,
+    rng: np.random.Generator,
+    *,
+    start: Adapter | None = None,
+    held: Consolidated | None = None,
+    steps: int | None = None,
+    rate: float | None = None,
+) -> Adapter | None:
+    """Return an adapter under which what helped comes first, None when nothing of what helped is there any more."""
+    positive = [lesson for lesson in lessons if lesson.is_positive]
+    if len(positive) > _BATCHES * BATCH:
+        positive = [positive[place] for place in np.sort(rng.permutation(len(positive))[: _BATCHES * BATCH])]
+    given = task(positive, memories, memories.sample(profile.negatives, rng)) if positive else None
+    if given is None:
+        return None
+    dim = given.questions.shape[1]
+    training = Training(start or Adapter.fresh(dim, profile.base_rank, rng), rate or profile.rate)
+    free = Adam(np.zeros(len(given.vectors), np.float32), _FREE_RATE)
+    much = 0.0 if held is None else strength(profile.ewc_lambda, held.tasks)
+    for _ in range(steps or profile.steps):
+        some = given if len(given.questions) <= BATCH else given.some(rng.permutation(len(given.questions))[:BATCH])
+        of_a, of_b, of_columns = slopes(training.adapter, some, free=free.value)
+        if held is not None:
+            pull_a, pull_b = held.pull(training.adapter, much)
+            of_a, of_b = of_a + pull_a, of_b + pull_b
+        training.step(of_a, of_b)
+        free.step(of_columns + _FREE_DECAY * free.value)
+    return training.adapter
+
+
+def important(
+    before: Consolidated | None,
+    adapter: Adapter,
+    lessons: Sequence[Lesson],
+    memories: Memories,
+    profile: Profile,
+    rng: np.random.Generator,
+) -> Consolidated | None:
+    """Return what these lessons need of an adapter; None when nothing of what helped is there any more."""
+    positive = [lesson for lesson in lessons if lesson.is_positive][-_IMPORTANT:]
+    given = task(positive, memories, memories.sample(profile.negatives, rng)) if positive else None
+    if given is None:
+        return None
+    count = len(given.questions)
+    batches = (given.some(np.arange(at, min(at + _TOGETHER, count))) for at in range(0, count, _TOGETHER))
+    return consolidated(before, adapter, (slopes(adapter, batch)[:2] for batch in batches))

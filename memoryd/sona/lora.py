@@ -1,0 +1,98 @@
+"""Low-rank adapters (Hu et al., LoRA, ICLR 2022) that bend a question towards what helped others like it.
+
+    bent(q) = norm(q + B A q),  A float32 [rank, dim],  B float32 [dim, rank]
+
+A begins random and B at zero, so an adapter that learned nothing changes nothing, and both factors receive gradient from the second
+step on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+_FIRST: Final = (
+    0.9  # of the moments of Adam (Kingma and Ba, ICLR 2015); the second is shorter than usual, since steps are few
+)
+_SECOND: Final = 0.99
+_TINY: Final = 1e-8
+
+
+def unit(rows: NDArray[np.floating[Any]]) -> Floats:
+    """Return vectors, float32 [dim] or [n, dim], at unit length."""
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    scaled: Floats = (rows / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    return scaled
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One pair of factors; never changed, only replaced."""
+
+    a: Floats
+    b: Floats
+
+    @classmethod
+    def fresh(cls, dim: int, rank: int, rng: np.random.Generator) -> Self:
+        """Return one that changes nothing yet."""
+        a = rng.standard_normal((rank, dim)) / np.sqrt(dim)
+        return cls(a.astype(np.float32), np.zeros((dim, rank), np.float32))
+
+    @property
+    def rank(self) -> int:
+        return len(self.a)
+
+    @property
+    def size(self) -> float:
+        """Frobenius norm of B A: how far it may move a question."""
+        # |BA|_F^2 = tr(A A^T B^T B), which is [rank, rank] only.
+        return float(np.sqrt(max(0.0, float(np.trace(self.a @ self.a.T @ (self.b.T @ self.b))))))
+
+    def bent(self, questions: Floats) -> Floats:
+        """Return questions, float32 [dim] or [n, dim], bent, at unit length."""
+        return unit(questions + (questions @ self.a.T) @ self.b.T)
+
+
+class Adam:
+    """An array on its way along gradients."""
+
+    def __init__(self, value: Floats, rate: float) -> None:
+        self.value = value
+        self._rate = np.float32(rate)
+        self._first = np.zeros_like(value)
+        self._second = np.zeros_like(value)
+        self._steps = 0
+
+    def step(self, slope: Floats) -> None:
+        """Go one step against a gradient. Raises ValueError when its shape is another one."""
+        if slope.shape != self.value.shape:
+            raise ValueError(f"a gradient of {slope.shape} for {self.value.shape}")
+        self._steps += 1
+        self._first += (1 - _FIRST) * (slope - self._first)
+        self._second += (1 - _SECOND) * (slope * slope - self._second)
+        mean, spread = self._first / (1 - _FIRST**self._steps), self._second / (1 - _SECOND**self._steps)
+        self.value = (self.value - self._rate * mean / (np.sqrt(spread) + _TINY)).astype(np.float32)
+
+
+class Training:
+    """An adapter on its way."""
+
+    def __init__(self, adapter: Adapter, rate: float) -> None:
+        self._a = Adam(adapter.a, rate)
+        self._b = Adam(adapter.b, rate)
+
+    @property
+    def adapter(self) -> Adapter:
+        return Adapter(self._a.value, self._b.value)
+
+    def step(self, of_a: Floats, of_b: Floats) -> None:
+        """Go one step against the gradients of both factors. Raises ValueError when they are of another adapter."""
+        self._a.step(of_a)
+        self._b.step(of_b)

@@ -1,0 +1,69 @@
+"""The trajectories that are kept: all of them while there is room.
+
+Then half of the room is for the last ones, half for a sample of all that came before (reservoir sampling; Vitter, 1985).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+
+    import numpy as np
+
+    from memoryd.protocol.ids import TrajectoryId
+    from memoryd.sona.lesson import Lesson
+
+
+class Replay:
+    """At most `room` lessons, in the order in which they came."""
+
+    def __init__(self, room: int, lessons: Iterable[Lesson] = (), seen: int = 0) -> None:
+        self.room = room
+        self._lessons = {lesson.id: lesson for lesson in lessons}
+        self.seen = max(seen, len(self._lessons))  # so many came in all
+
+    def __len__(self) -> int:
+        return len(self._lessons)
+
+    def __iter__(self) -> Iterator[Lesson]:
+        return iter(list(self._lessons.values()))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it still holds everything that came."""
+        return self.seen == len(self._lessons)
+
+    def last(self, count: int) -> Sequence[Lesson]:
+        """Return the last ones to come."""
+        return list(self._lessons.values())[-count:]
+
+    def put(self, lesson: Lesson, rng: np.random.Generator) -> Lesson | None:
+        """Keep a lesson, in the place of an earlier state of it, and return the one that had to go for it."""
+        if lesson.id in self._lessons:
+            self._lessons[lesson.id] = lesson
+            return None
+        self._lessons[lesson.id] = lesson
+        self.seen += 1
+        if len(self._lessons) <= self.room:
+            return None
+        old = list(self._lessons)
+        half = self.room // 2
+        leaving = old[half]  # the earliest of the last ones
+        place = int(rng.integers(0, max(1, self.seen - half)))
+        if place < half:  # it stays, in the place of another of the sample
+            leaving = old[place]
+        return self._lessons.pop(leaving)
+
+    def drop(self, gone: Callable[[Lesson], bool]) -> int:
+        """Let go of some; return how many. They count as if they had never come."""
+        leaving = [lesson.id for lesson in self if gone(lesson)]
+        for which in leaving:
+            del self._lessons[which]
+        self.seen -= len(leaving)
+        return len(leaving)
+
+    def known(self, ids: Container[TrajectoryId]) -> list[Lesson]:
+        """Return those of these trajectories that are here."""
+        return [lesson for lesson in self if lesson.id in ids]

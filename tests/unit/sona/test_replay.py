@@ -1,0 +1,76 @@
+"""Which trajectories are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from memoryd.sona.lesson import Lesson
+from memoryd.sona.replay import Replay
+from tests.helpers.lessons import DIM, intent, lesson
+from tests.helpers.memories import units
+
+VECTOR = units(1, DIM, seed=1)[0]
+
+
+def numbered(number: int) -> Lesson:
+    return lesson(number, intent(VECTOR), [1, 2], [1])
+
+
+def filled(room: int, count: int, seed: int = 0) -> Replay:
+    replay, rng = Replay(room), np.random.default_rng(seed)
+    for number in range(count):
+        replay.put(numbered(number), rng)
+    return replay
+
+
+def test_all_are_kept_while_there_is_room() -> None:
+    replay = filled(10, 10)
+
+    assert [each.ended_us for each in replay] == list(range(10))
+    assert replay.is_whole
+
+
+def test_then_the_last_ones_and_a_sample_of_those_before() -> None:
+    replay = filled(20, 1_000)
+
+    kept = [each.ended_us for each in replay]
+    assert len(kept) == 20
+    assert kept[10:] == list(range(990, 1_000))
+    assert kept == sorted(kept)
+    assert not replay.is_whole
+    assert replay.seen == 1_000
+
+
+def test_the_sample_is_of_all_that_came_before() -> None:
+    kept = [each.ended_us for seed in range(100) for each in list(filled(20, 1_000, seed))[:10]]
+
+    assert 400 < np.mean(kept) < 590  # the middle of what came before the last ten is 495
+    assert min(kept) < 50
+    assert max(kept) > 940
+
+
+def test_a_lesson_that_comes_again_takes_its_place() -> None:
+    replay = filled(10, 5)
+
+    assert replay.put(lesson(2, intent(VECTOR), [3], [3]), np.random.default_rng(0)) is None
+
+    assert [each.keys.tolist() for each in replay] == [[1, 2], [1, 2], [3], [1, 2], [1, 2]]
+    assert replay.seen == 5
+
+
+def test_who_goes_is_named() -> None:
+    replay = filled(4, 4)
+
+    gone = replay.put(numbered(4), np.random.default_rng(0))
+
+    assert gone is not None
+    assert gone.ended_us not in [each.ended_us for each in replay]
+
+
+def test_what_is_dropped_has_never_come() -> None:
+    replay = filled(10, 8)
+
+    assert replay.drop(lambda each: each.ended_us % 2 == 0) == 4
+
+    assert [each.ended_us for each in replay] == [1, 3, 5, 7]
+    assert replay.is_whole
