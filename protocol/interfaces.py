@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.events import Event, StoredEvent
     from memoryd.protocol.internal import QueryGlobal
     from memoryd.protocol.keys import Keys
+    from memoryd.protocol.learning import Intent, Learned, Memories
     from memoryd.protocol.messages import BackupProgress
     from memoryd.protocol.records import Explanation, MemoryFilter, MemoryRecord, Trajectory
 
@@ -375,12 +376,14 @@ class MemoryFile(Protocol):
 class Hit:
     """A row that answers: its record, still encoded, and how well it fits.
 
-    Found by vectors alone, `score` is the cosine to the query; found by words too, it is at most 1. `relevance` is the chance
-    that it is right; `folded` are the ids of those behind it that say the same.
+    Found by vectors alone, `score` is the cosine to the query; found by words too, it is at most 1. `sona_score`, by which
+    hits are ordered, is that with what was learned. `relevance` is the chance that it is right; `folded` are the ids of those behind
+    it that say the same.
     """
 
     record: bytes
     score: float
+    sona_score: float
     cosine: float = 0.0
     relevance: float = 0.0
     folded: tuple[RecordId, ...] = ()
@@ -391,7 +394,7 @@ class Hit:
         return RetrievedMemory(
             record=without_vectors(record),
             score=self.score,
-            sona_score=self.score,
+            sona_score=self.sona_score,
             cosine=self.cosine,
             relevance=self.relevance,
             folded=self.folded,
@@ -468,8 +471,16 @@ class IndexView(Protocol):
         """Return a number for the session of each of these rows, int64 [m] ascending: 0 where there is none."""
         ...
 
-    def find(self, record: RecordId) -> int | None:
-        """Return the row of a record; None when it is not there."""
+    def keys_at(self, rows: Numbers) -> NDArray[np.uint64]:
+        """Return the ids of the records in these rows, int64 [m] ascending, as numbers, see `keys.folded`."""
+        ...
+
+    def find(self, records: Sequence[RecordId]) -> Numbers:
+        """Return the rows of those of these records that live, int64 [m] ascending."""
+        ...
+
+    def memories(self) -> Memories:
+        """Return the vectors of the rows that live, for learning."""
         ...
 
     def records(self, rows: Numbers) -> Sequence[bytes]:
@@ -478,18 +489,6 @@ class IndexView(Protocol):
 
     def search(self, vector: Vectors, *, k: int, where: MemoryFilter) -> Hits:
         """Return the `k` nearest rows that pass `where`. `vector` is float32 [dim], unit length."""
-        ...
-
-
-class Memories(Protocol):
-    """The vectors of a user's memories, by the numbers of their ids, see `keys.folded`, at one moment."""
-
-    def vectors(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], Vectors]:
-        """Return those of these keys, uint64 [n] ascending, whose memories live, and their vectors, float32 [m, dim]."""
-        ...
-
-    def sample(self, count: int, rng: np.random.Generator) -> NDArray[np.uint64]:
-        """Return the keys of so many memories chosen at random, or of all, uint64 [m]."""
         ...
 
 
@@ -517,17 +516,30 @@ class Words(Protocol):
     @property
     def lacking(self) -> int: ...
 
-    def rank(self, vector: Vectors | None, *, k: int, explain: bool = False) -> Hits:
+    def intent(self, vector: Vectors) -> Intent:
+        """Return the query, whose vector is float32 [dim], as learning knows questions."""
+        ...
+
+    def rank(self, vector: Vectors | None, *, k: int, explain: bool = False, learned: Learned | None = None) -> Hits:
         """Return the `k` best by words and by `vector`, float32 [dim], unit length; by words alone without one.
+
+        What was `learned` about the query is added, and changes the order. Raises Damaged.
+        """
+        ...
+
+    def place(self, vector: Vectors | None, record: RecordId, learned: Learned | None = None) -> Placed | None:
+        """Return where a record stands, whether it would have been found or not; None when it is not there.
 
         Raises Damaged.
         """
         ...
 
-    def place(self, vector: Vectors | None, record: RecordId) -> Placed | None:
-        """Return where a record stands, whether it would have been found or not; None when it is not there.
+    def candidates_for(
+        self, vector: Vectors, shown: Sequence[RecordId]
+    ) -> tuple[Sequence[RecordId], NDArray[np.uint64], Vectors]:
+        """Return those of the memories `shown` that live, the keys of them and of the next candidates, and their scores.
 
-        Raises Damaged.
+        Nothing learned is in the scores, float32 [m]. Raises Damaged.
         """
         ...
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from memoryd.sona.lesson import Intent
+    from memoryd.protocol.ids import RecordId
+    from memoryd.protocol.learning import Intent
     from memoryd.sona.lora import Floats
 
 Number = TypeVar("Number", bound=np.generic)
@@ -57,6 +58,7 @@ class Bank:
         self._vectors = np.empty((_ROOM, dim), np.float32)
         self._own = np.empty(_ROOM, np.float32)
         self._values: list[dict[int, float]] = []
+        self._helped: list[tuple[RecordId, ...]] = []
         # The words of all entries, one behind the other, with the place of their entry.
         self._terms = np.empty(_ROOM, np.uint64)
         self._places = np.empty(_ROOM, np.int32)
@@ -65,14 +67,15 @@ class Bank:
     def __len__(self) -> int:
         return len(self._values)
 
-    def add(self, intent: Intent, values: Mapping[int, float]) -> int:
-        """Keep the values, from -1 to 1, of memories for a question; what is known of the same question is joined.
+    def add(self, intent: Intent, values: Mapping[int, float], helped: Sequence[RecordId]) -> int:
+        """Keep the values, from -1 to 1, of memories for a question, and which of them helped; return the place of the entry.
 
-        Returns the place of the entry.
+        What is known of the same question is joined.
         """
         same = self.same(intent)
         if same is not None:
             known = self._values[same]
+            self._helped[same] = tuple(dict.fromkeys([*self._helped[same], *helped]))
             self._values[same] = {**known, **{key: max(value, known.get(key, -1.0)) for key, value in values.items()}}
             return same
         place, count = len(self._values), len(intent.terms)
@@ -85,6 +88,7 @@ class Bank:
         self._terms[self._used : self._used + count] = intent.terms
         self._places[self._used : self._used + count] = place
         self._used += count
+        self._helped.append(tuple(helped))
         self._values.append(dict(values))  # the last thing: from now on it is seen
         return place
 
@@ -125,6 +129,10 @@ class Bank:
             for key, value in self._values[each.place].items():
                 found[key] = found.get(key, 0.0) + value * (each.gate if value > 0 else in_vain)
         return {key: WEIGHT * min(1.0, max(_LEAST, value)) for key, value in found.items()}
+
+    def helped(self, near: Iterable[Near]) -> list[RecordId]:
+        """Return which memories helped, each once."""
+        return list(dict.fromkeys(record for each in near for record in self._helped[each.place]))
 
     def _compared(self, intent: Intent) -> tuple[Floats, Floats, Floats, float]:
         """Return of each entry its cosine, what it has in common, and its own words; and how much words the question has."""

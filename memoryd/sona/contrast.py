@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from memoryd.protocol.interfaces import Memories
-    from memoryd.sona.lesson import Keys, Lesson
+    from memoryd.protocol.learning import Keys, Lesson, Memories
     from memoryd.sona.lora import Floats
 
 TEMPERATURE: Final = 1 / 22  # of scores: under it the evidence of questions is most likely
@@ -62,7 +61,7 @@ def task(lessons: Sequence[Lesson], memories: Memories, besides: Keys) -> Task |
 
     None when there are none.
     """
-    named = [lesson.keys[: lesson.shown] for lesson in lessons]
+    named = [lesson.keys[: len(lesson.shown)] for lesson in lessons]
     columns, vectors = memories.vectors(np.unique(np.concatenate([besides, *named])))
     rows = [_row(lesson, columns) for lesson in lessons]
     kept = [(lesson, row) for lesson, row in zip(lessons, rows, strict=True) if row[1].any()]
@@ -81,7 +80,7 @@ def _row(lesson: Lesson, columns: Keys) -> tuple[Floats, Floats, Floats]:
     places[places == len(columns)] = 0
     known = np.flatnonzero(columns[places] == lesson.keys) if len(columns) else np.empty(0, np.int64)
     base[places[known]] = lesson.base[known]
-    shown = known[known < lesson.shown]
+    shown = known[known < len(lesson.shown)]
     credit[places[shown]] = lesson.credit[shown]
     in_vain = np.where(lesson.harmed[shown], _HARMFUL, _IN_VAIN)
     weight[places[shown]] = np.where(lesson.credit[shown] > 0, 0, in_vain)

@@ -17,9 +17,8 @@ from memoryd.sona.lora import Adam, Adapter, Training
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memoryd.protocol.interfaces import Memories
+    from memoryd.protocol.learning import Lesson, Memories
     from memoryd.sona.ewc import Consolidated
-    from memoryd.sona.lesson import Lesson
     from memoryd.sona.profiles import Profile
 
 BATCH: Final = 96  # lessons of a step

@@ -22,11 +22,11 @@ from memoryd.sona.lora import Adapter, Training
 from memoryd.sona.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from memoryd.protocol.interfaces import Memories
+    from memoryd.protocol.ids import RecordId
+    from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Scores, Vector
     from memoryd.sona.ewc import Consolidated
-    from memoryd.sona.lesson import Intent, Keys, Lesson, Scores, Vector
     from memoryd.sona.profiles import Profile
 
 _COMMON: Final = 0.05
@@ -45,23 +45,14 @@ _SEED: Final = 20260101
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What was learned that has to do with one question; `bent` is None while nothing bends it."""
+    """What was learned that has to do with one question: what the bank says of memories, and how often each was shown, by key."""
 
-    question: Vector
     bent: Vector | None
+    helped: Sequence[RecordId]
     values: Mapping[int, float]
     shown: Counter[int]
 
-    @property
-    def helped(self) -> Keys:
-        """The memories that helped such questions, uint64 [m]."""
-        return np.array([key for key, value in self.values.items() if value > 0], np.uint64)
-
     def parts(self, keys: Keys, moved: Scores) -> dict[str, Scores]:
-        """Return what was learned of each of these memories, by summand.
-
-        `moved` float32 [m] is how much nearer each is to the bent question than to the question.
-        """
         each = keys.tolist()
         counts = np.array([self.shown[key] for key in each], np.float32)
         return {
@@ -93,10 +84,11 @@ class Learner:
         for adapter in (self._base, None if self._micro is None else self._micro.adapter):
             if adapter is not None:
                 bent = adapter.bent(bent)
+        near = self._bank.near(intent)
         return Learned(
-            question=intent.vector,
             bent=None if bent is intent.vector else bent,
-            values=self._bank.values(self._bank.near(intent)),
+            helped=self._bank.helped(near),
+            values=self._bank.values(near),
             shown=self._shown,
         )
 
@@ -124,14 +116,14 @@ class Learner:
         return np.random.default_rng([_SEED, self._replay.seen])
 
     def _enter(self, lesson: Lesson) -> None:
-        shown = lesson.keys[: lesson.shown].tolist()
+        shown = lesson.keys[: len(lesson.shown)].tolist()
         if lesson.is_coarse:
-            value = _COARSE if lesson.quality >= SUCCESS else -_COARSE
-            self._bank.add(lesson.intent, dict.fromkeys(shown, value))
-            return
-        credit = lesson.credit[: lesson.shown].tolist()
-        self._bank.add(lesson.intent, {key: each or -1.0 for key, each in zip(shown, credit, strict=True)})
-        self._shown.update(shown)
+            values = [_COARSE if lesson.quality >= SUCCESS else -_COARSE] * len(shown)
+        else:
+            values = [credit or -1.0 for credit in lesson.credit[: len(shown)].tolist()]
+            self._shown.update(shown)
+        helped = [record for record, value in zip(lesson.shown, values, strict=True) if value > 0]
+        self._bank.add(lesson.intent, dict(zip(shown, values, strict=True)), helped)
 
     def _step(self, lesson: Lesson, memories: Memories, rng: np.random.Generator) -> None:
         earlier = [each for each in self._replay.last(_RECENT) if each.is_positive and each.id != lesson.id]

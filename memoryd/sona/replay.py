@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from memoryd.protocol.ids import TrajectoryId
-    from memoryd.sona.lesson import Lesson
+    from memoryd.protocol.learning import Lesson
 
 
 class Replay:

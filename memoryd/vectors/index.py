@@ -23,6 +23,7 @@ from memoryd.protocol.records import ANY
 from memoryd.vectors.codes import Codes, MappedCodes
 from memoryd.vectors.exact import best_of, nearest_alive
 from memoryd.vectors.graph import MOST_WANTED, Graph
+from memoryd.vectors.remembered import Remembered
 from memoryd.vectors.scoring import nearest_by_codes
 from memoryd.vectors.table import HIDDEN, Table
 
@@ -260,9 +261,16 @@ class View:
     def keys(self, first: int, behind: int) -> NDArray[np.uint64]:
         return self._table.keys(first, min(behind, self._rows))
 
-    def find(self, record: RecordId) -> int | None:
-        rows = self._table.find((record,))
-        return int(rows[0]) if len(rows) and rows[0] < self._rows else None
+    def keys_at(self, rows: Rows) -> NDArray[np.uint64]:
+        return self._table.keys_at(rows)
+
+    def find(self, records: Sequence[RecordId]) -> Rows:
+        rows = self._table.find(records)
+        return rows[rows < self._rows]
+
+    def memories(self) -> Remembered:
+        rows = np.flatnonzero(self._table.alive(self._rows))
+        return Remembered(self._table.vectors, rows, self._table.keys(0, self._rows)[rows])
 
     def sessions(self, rows: Rows) -> NDArray[np.int64]:
         return self._table.sessions(rows)
@@ -284,7 +292,7 @@ class View:
             relevance.features(scores, np.zeros_like(scores), scores, 0), relevance.BY_VECTORS
         ).tolist()
         hits = (
-            Hit(records[place], cosine, cosine, chance)
+            Hit(records[place], cosine, cosine, cosine, chance)
             for place, (cosine, chance) in enumerate(zip(cosines, chances, strict=True))
         )
         return Hits([hit for hit in hits if hit.record != HIDDEN], found.path)

@@ -119,6 +119,12 @@ class Table:
         in_memory = self._ids[max(0, first - self.mapped) : max(0, behind - self.mapped)]
         return folded(np.concatenate([*found, keys_of(in_memory)]))
 
+    def keys_at(self, rows: Rows) -> NDArray[np.uint64]:
+        """Return the ids of the records in these rows, int64 [m] ascending, as numbers, see `folded`."""
+        sealed, in_memory = self._split(rows)
+        found = [part.keys[slots] for part, slots in sealed]
+        return folded(np.concatenate([*found, keys_of([self._ids[row] for row in in_memory])]))
+
     def sessions(self, rows: Rows) -> NDArray[np.int64]:
         """Return a number for the session of each of these rows, int64 [m] ascending: 0 where there is none."""
         sealed, in_memory = self._split(rows)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from memoryd.protocol.interfaces import Hit, Hits, Nearest, Placed
+from memoryd.protocol.learning import Intent
 from memoryd.protocol.records import ANY, Explanation
 from memoryd.relevance import BY_BOTH, BY_WORDS, relevance
 from memoryd.windows import nearest_cosine
@@ -18,13 +19,14 @@ from memoryd.words.alignment import Alignment, Joined
 from memoryd.words.events import told_in
 from memoryd.words.folding import Answer, distinct
 from memoryd.words.fusion import BY_VECTORS, OF_TIME, ByWords
+from memoryd.words.learned import rows_for, summands
 from memoryd.words.lexicon import Lexicon
 from memoryd.words.matching import match, nothing
 from memoryd.words.neighbours import neighbours
-from memoryd.words.terms import addressed
+from memoryd.words.terms import addressed, hashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from memoryd.files import FileSystem
     from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import IndexView, Matched, Numbers, Vectors
+    from memoryd.protocol.learning import Keys, Learned
     from memoryd.protocol.records import MemoryFilter, MemoryRecord
     from memoryd.words.fusion import Candidates
     from memoryd.words.matching import Match
@@ -43,7 +46,25 @@ _ALIGNED: Final = 4  # numberings that are remembered, those used last
 
 _ROW_BYTES: Final = 20  # the row of each document, and what is known of each row and its neighbours
 
+_NO_ROWS: Final = np.empty(0, np.int64)
+_NEXT: Final = 64  # candidates that learning sees beside those that were shown
 _NOTHING: Final = Nearest(np.empty(0, np.float32), np.empty(0, np.int64), LEXICAL)
+
+
+class _Found:
+    """Candidates, what is added to their scores because of what was learned, by summand, and the chance that each is right."""
+
+    def __init__(self, candidates: Candidates, added: Mapping[str, Vectors], chances: Vectors) -> None:
+        self.candidates = candidates
+        self.rows = candidates.rows
+        self.chances = chances
+        self.final = candidates.scores + sum(added.values()) if added else candidates.scores
+        self._added = added
+
+    def parts(self, place: int) -> dict[str, float]:
+        """Return the summands of one candidate that are not 0."""
+        added = {name: round(float(values[place]), 6) for name, values in self._added.items() if values[place]}
+        return {**self.candidates.parts(place), **added}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,36 +88,65 @@ class Question:
     def pruned(self) -> Sequence[str]:
         return self.match.pruned
 
-    def rank(self, vector: Vectors | None, *, k: int, explain: bool = False) -> Hits:
+    def intent(self, vector: Vectors) -> Intent:
+        terms = {hashed(one.term): one.idf for one in self.matched}
+        order = sorted(terms)
+        rarity = np.fromiter((terms[term] for term in order), np.float32, len(order))
+        return Intent(vector, np.array(order, np.uint64), rarity)
+
+    def rank(self, vector: Vectors | None, *, k: int, explain: bool = False, learned: Learned | None = None) -> Hits:
         nearest = self._nearest(vector, k)
-        found = self.candidates(vector, nearest)
-        best = np.argsort(-found.scores, kind="stable")
-        answers = distinct(self._records(found, best, k), self.decode, k)
-        chances = self._relevance(found, vector)
-        hits = [self._hit(found, each, chances, nearest, explain=explain) for each in answers]
+        found = self._found(vector, nearest, _NO_ROWS, learned)
+        best = np.argsort(-found.final, kind="stable")
+        answers = distinct(self._records(found.rows, best, k), self.decode, k)
+        hits = [self._hit(found, each, nearest, explain=explain) for each in answers]
         return Hits(hits, nearest.path, len(found.rows))
 
-    def place(self, vector: Vectors | None, record: RecordId) -> Placed | None:
-        row = self.view.find(record)
-        if row is None:
+    def place(self, vector: Vectors | None, record: RecordId, learned: Learned | None = None) -> Placed | None:
+        asked = self.view.find((record,))
+        if not len(asked):
             return None
+        row = int(asked[0])
         nearest = self._nearest(vector, 1)
-        found = self.candidates(vector, nearest, row)
+        found = self._found(vector, nearest, asked, learned)
         own = int(np.searchsorted(found.rows, row))
-        ahead = self.mask[found.rows] & (found.scores > found.scores[own])
-        ((place, encoded),) = self._records(found, np.array([own]), 1)
-        hit = self._hit(found, Answer(place, encoded), self._relevance(found, vector), nearest, explain=True)
+        ahead = self.mask[found.rows] & (found.final > found.final[own])
+        ((place, encoded),) = self._records(found.rows, np.array([own]), 1)
+        hit = self._hit(found, Answer(place, encoded), nearest, explain=True)
         count = len(found.rows) - (not self.mask[row])
         return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(self.mask[row]), nearest.path)
 
-    def candidates(self, vector: Vectors | None, nearest: Nearest, *also: int) -> Candidates:
+    def candidates_for(self, vector: Vectors, shown: Sequence[RecordId]) -> tuple[Sequence[RecordId], Keys, Vectors]:
+        given = [(record, rows) for record in shown if len(rows := self.view.find((record,)))]
+        known = np.array([rows[0] for _, rows in given], np.int64)
+        found = self.candidates(vector, self._nearest(vector, 1), known)
+        places = np.searchsorted(found.rows, known)
+        best = np.argsort(-found.scores, kind="stable")[:_NEXT]
+        others = best[~np.isin(best, places)]
+        chosen = np.concatenate([places, others])
+        keys = self.view.keys_at(found.rows)
+        return [record for record, _ in given], keys[chosen], found.scores[chosen]
+
+    def candidates(self, vector: Vectors | None, nearest: Nearest, also: NDArray[np.int64] = _NO_ROWS) -> Candidates:
         """Return what may answer, see `ByWords.candidates`; of a long text its nearest window counts. Raises Damaged."""
-        rows = np.array(also, np.int64)
         if vector is not None and self.preferred is not None:
             of_time = self.view.nearest(vector, self.mask & self.preferred, k=OF_TIME, is_filtered=True)
-            rows = np.concatenate([rows, of_time.rows])
+            also = np.concatenate([also, of_time.rows])
         closer = None if vector is None else partial(self._by_windows, vector)
-        return self.by_words.candidates(self.view, nearest, vector, rows, closer)
+        return self.by_words.candidates(self.view, nearest, vector, also, closer)
+
+    def _found(
+        self, vector: Vectors | None, nearest: Nearest, also: NDArray[np.int64], learned: Learned | None
+    ) -> _Found:
+        added: Mapping[str, Vectors] = {}
+        if vector is None or learned is None:
+            found = self.candidates(vector, nearest, also)
+        else:
+            by_learning = rows_for(self.view, self.mask, learned, is_filtered=self.is_filtered)
+            found = self.candidates(vector, nearest, np.concatenate([also, by_learning]))
+            added = summands(self.view, found.rows, vector, learned)
+        chances = relevance(found.features_of_relevance(self.match), BY_WORDS if vector is None else BY_BOTH)
+        return _Found(found, added, chances)
 
     def _by_windows(self, vector: Vectors, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Vectors]:
         """Return those of these rows, ascending, whose texts have several windows, and the cosine of the nearest of each."""
@@ -113,29 +163,27 @@ class Question:
             return _NOTHING
         return self.view.nearest(vector, self.mask, k=max(k, BY_VECTORS), is_filtered=self.is_filtered)
 
-    def _records(self, found: Candidates, places: NDArray[np.int64], at_once: int) -> Iterator[tuple[int, bytes]]:
-        """Yield these candidates with their records, so many at once; a record is empty when it was hidden meanwhile."""
+    def _records(self, rows: NDArray[np.int64], places: NDArray[np.int64], at_once: int) -> Iterator[tuple[int, bytes]]:
+        """Yield these places among `rows` with their records, so many at once; empty where one was hidden meanwhile."""
         for at in range(0, len(places), at_once):
             some = places[at : at + at_once]
             ascending = np.sort(some)
-            records = dict(zip(ascending.tolist(), self.view.records(found.rows[ascending]), strict=True))
+            records = dict(zip(ascending.tolist(), self.view.records(rows[ascending]), strict=True))
             yield from ((place, records[place]) for place in some.tolist())
 
-    def _relevance(self, found: Candidates, vector: Vectors | None) -> Vectors:
-        return relevance(found.features_of_relevance(self.match), BY_WORDS if vector is None else BY_BOTH)
-
-    def _hit(self, found: Candidates, answer: Answer, chances: Vectors, nearest: Nearest, *, explain: bool) -> Hit:
+    def _hit(self, found: _Found, answer: Answer, nearest: Nearest, *, explain: bool) -> Hit:
         place = answer.place
         return Hit(
             record=answer.record,
-            score=float(found.scores[place]),
-            cosine=float(found.cosines[place]),
-            relevance=float(chances[place]),
+            score=float(found.candidates.scores[place]),
+            sona_score=float(found.final[place]),
+            cosine=float(found.candidates.cosines[place]),
+            relevance=float(found.chances[place]),
             folded=tuple(answer.folded),
             explanation=self._explained(found, place, nearest) if explain else None,
         )
 
-    def _explained(self, found: Candidates, place: int, nearest: Nearest) -> Explanation:
+    def _explained(self, found: _Found, place: int, nearest: Nearest) -> Explanation:
         row, scores = int(found.rows[place]), self.match.scores
         near = np.flatnonzero(nearest.rows == row)
         score = scores[row]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -136,3 +137,8 @@ def addressed(query: str, has_spoken: Callable[[str], bool]) -> str:
 def spoken_by(name: str) -> list[str]:
     """Return the terms that stand for a speaker of this name: no text holds them."""
     return [f"{SPEAKER}{term}" for term in terms_of(name)]
+
+
+def hashed(term: str) -> int:
+    """Return 64 bits that stand for a term where the term itself is not to be kept."""
+    return int.from_bytes(blake2b(term.encode(), digest_size=8).digest(), "little")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.protocol.ids import TrajectoryId
-from memoryd.sona.lesson import Intent, Lesson
+from memoryd.protocol.ids import RecordId, TrajectoryId
+from memoryd.protocol.learning import Intent, Lesson
 from tests.helpers.memories import units
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memoryd.protocol.interfaces import Vectors
-    from memoryd.sona.lesson import Keys
+    from memoryd.protocol.learning import Keys
 
 DIM = 32
 COUNT = 60
@@ -35,6 +35,11 @@ class Held:
 
     def sample(self, count: int, rng: np.random.Generator) -> Keys:
         return rng.permutation(len(self.all))[:count].astype(np.uint64)
+
+
+def record(key: int) -> RecordId:
+    """The id of the memory with this key."""
+    return RecordId(f"{key:026}")
 
 
 def intent(vector: Vectors, *words: int) -> Intent:
@@ -61,7 +66,7 @@ def lesson(
         base=np.linspace(1, 0.5, len(keys), dtype=np.float32),
         credit=np.array([float(key in helped) for key in keys], np.float32),
         harmed=np.array([key in harmed for key in keys], bool),
-        shown=len(shown),
+        shown=[record(key) for key in shown],
         quality=quality,
         is_coarse=is_coarse,
         ended_us=number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from memoryd.sona.lesson import Lesson
+from memoryd.protocol.learning import Lesson
 from memoryd.sona.replay import Replay
 from tests.helpers.lessons import DIM, intent, lesson
 from tests.helpers.memories import units

@@ -1,0 +1,86 @@
+"""What recall and learning say to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from memoryd.protocol.ids import RecordId, TrajectoryId
+
+    Vector = NDArray[np.float32]  # [dim], unit length
+    Scores = NDArray[np.float32]  # [m]
+    Keys = NDArray[np.uint64]  # [m], ids of records as numbers, see `keys.folded`
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A question as it was embedded, float32 [dim], and its words: hashes, uint64 [t] ascending, and their rarity, float32 [t]."""
+
+    vector: Vector
+    terms: Keys
+    rarity: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A finished run: a question, the memories that were `shown` for it, and what of that helped.
+
+    The first of `keys` [m] are those of the memories shown; the others were the next candidates. `base` is the score of each
+    without anything learned, `credit`, from 0 to 1, how much each helped; `harmed`, bool [m], marks what did harm. It `is_coarse`
+    when nobody said which of them helped, so that only the quality of the whole run is known.
+    """
+
+    id: TrajectoryId
+    intent: Intent
+    shown: Sequence[RecordId]
+    keys: Keys
+    base: Scores
+    credit: Scores
+    harmed: NDArray[np.bool_]
+    quality: float
+    is_coarse: bool
+    ended_us: int
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether something helped, and it is known what."""
+        return not self.is_coarse and bool(self.credit.any())
+
+
+class Memories(Protocol):
+    """The vectors of a user's memories at one moment."""
+
+    def vectors(self, keys: Keys) -> tuple[Keys, NDArray[np.float32]]:
+        """Return those of these keys, uint64 [n] ascending, whose memories live, and their vectors, float32 [m, dim]."""
+        ...
+
+    def sample(self, count: int, rng: np.random.Generator) -> Keys:
+        """Return the keys of so many living memories chosen at random, or of all of them."""
+        ...
+
+
+class Learned(Protocol):
+    """What was learned that has to do with one question."""
+
+    @property
+    def bent(self) -> Vector | None:
+        """The question as what was learned bends it; None when nothing does."""
+        ...
+
+    @property
+    def helped(self) -> Sequence[RecordId]:
+        """Memories that helped questions like it."""
+        ...
+
+    def parts(self, keys: Keys, moved: Scores) -> Mapping[str, Scores]:
+        """Return what is added to the score of each of these memories, by summand.
+
+        `moved`, float32 [m], is how much nearer each is to the bent question than to the question.
+        """
+        ...
