@@ -11,17 +11,17 @@ that replay holds, or a pattern of what it holds no longer. What was shown and d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.learning import Intent
+    from memoryd.protocol.ids import RecordId, TrajectoryId
+    from memoryd.protocol.learning import Intent, Lesson
     from memoryd.sona.lora import Floats
 
 Number = TypeVar("Number", bound=np.generic)
@@ -41,44 +41,118 @@ _SAME_VECTOR: Final = 0.95
 _ROOM: Final = 64
 _TINY: Final = 1e-9
 
+_COARSE: Final = 0.25  # of a run of which only the outcome is known
+SUCCESS: Final = 0.5  # of quality, from which on such a run went well
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A question that came: its runs, what they say of memories, from -1 to 1 by key, and which memories helped."""
+
+    lessons: tuple[Lesson, ...]
+    values: Mapping[int, float]
+    helped: tuple[RecordId, ...]
+
+    @classmethod
+    def of(cls, lessons: Sequence[Lesson]) -> Self:
+        """Join the runs of one question: what helped once is worth that, whatever came of it at other times."""
+        values: dict[int, float] = {}
+        helped: dict[RecordId, None] = {}
+        for lesson in lessons:
+            of_each = _values(lesson)
+            for key, value in zip(lesson.keys.tolist(), of_each, strict=False):
+                values[key] = max(value, values.get(key, -1.0))
+            helped.update({record: None for record, value in zip(lesson.shown, of_each, strict=True) if value > 0})
+        return cls(tuple(lessons), values, tuple(helped))
+
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """An entry that is like a question: its place in the bank, how much it matches, and how far its gate is open."""
+    """An entry that is like a question, how much it matches, and how far its gate is open."""
 
-    place: int
+    entry: Entry
     match: float
     gate: float
 
 
 class Bank:
-    """Entries are added by one thread while others look; what changes otherwise makes a new bank."""
+    """One thread changes it while others look."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, lessons: Iterable[Lesson] = ()) -> None:
         self._vectors = np.empty((_ROOM, dim), np.float32)
         self._own = np.empty(_ROOM, np.float32)
-        self._values: list[dict[int, float]] = []
-        self._helped: list[tuple[RecordId, ...]] = []
+        self._entries: list[Entry] = []
         # The words of all entries, one behind the other, with the place of their entry.
         self._terms = np.empty(_ROOM, np.uint64)
         self._places = np.empty(_ROOM, np.int32)
         self._used = 0
+        self._of: dict[TrajectoryId, int] = {}
+        for lesson in lessons:
+            self.put(lesson)
 
     def __len__(self) -> int:
-        return len(self._values)
+        """How many questions are known."""
+        return len(set(self._of.values()))
 
-    def add(self, intent: Intent, values: Mapping[int, float], helped: Sequence[RecordId]) -> int:
-        """Keep the values, from -1 to 1, of memories for a question, and which of them helped; return the place of the entry.
+    @property
+    def is_thin(self) -> bool:
+        """Whether most of it is empty places, so that it should be made anew of its lessons."""
+        return len(self._entries) > _ROOM + 2 * len(self._of)
 
-        What is known of the same question is joined.
-        """
-        same = self.same(intent)
-        if same is not None:
-            known = self._values[same]
-            self._helped[same] = tuple(dict.fromkeys([*self._helped[same], *helped]))
-            self._values[same] = {**known, **{key: max(value, known.get(key, -1.0)) for key, value in values.items()}}
-            return same
-        place, count = len(self._values), len(intent.terms)
+    def lessons(self) -> list[Lesson]:
+        """Return all runs, by the place of their question."""
+        return [lesson for entry in self._entries for lesson in entry.lessons]
+
+    def put(self, lesson: Lesson) -> None:
+        """Keep a run, in the place of an earlier state of it."""
+        self.drop(lesson.id)
+        place = self._same(lesson.intent)
+        if place is None:
+            place = self._opened(lesson.intent)
+            self._entries.append(Entry.of([lesson]))  # the last thing: from now on it is seen
+        else:
+            self._entries[place] = Entry.of([*self._entries[place].lessons, lesson])
+        self._of[lesson.id] = place
+
+    def drop(self, which: TrajectoryId) -> None:
+        """Let go of a run, if it is here."""
+        place = self._of.pop(which, None)
+        if place is not None:
+            left = [lesson for lesson in self._entries[place].lessons if lesson.id != which]
+            self._entries[place] = Entry.of(left)
+
+    def match(self, intent: Intent) -> Floats:
+        """Return how much each place is like a question, float32 [places]."""
+        cosines, common, own, size = self._compared(intent)
+        matches: Floats = _BY_COSINE * cosines + _CONTAINED * common / size + _ALIKE * common / np.sqrt(own * size)
+        return matches
+
+    def near(self, intent: Intent, most: int = NEAREST, without: Container[TrajectoryId] = ()) -> list[Near]:
+        """Return the entries whose gates are open, those that match most first, as if the runs `without` had not been."""
+        matches = self.match(intent)
+        found: list[Near] = []
+        for place in np.argsort(-matches, kind="stable").tolist():
+            gate = _gate(float(matches[place]), _SHUT)
+            if gate <= 0 or len(found) == most:
+                break
+            entry = self._entries[place]
+            if any(lesson.id in without for lesson in entry.lessons):
+                entry = Entry.of([lesson for lesson in entry.lessons if lesson.id not in without])
+            if entry.lessons:
+                found.append(Near(entry, float(matches[place]), gate))
+        return found
+
+    def _same(self, intent: Intent) -> int | None:
+        """Return the place of the same question, if it has come."""
+        cosines, common, own, size = self._compared(intent)
+        is_wordless = (own <= _TINY) & (size <= _TINY)
+        is_same = (cosines > _SAME_VECTOR) & (is_wordless | (common / np.sqrt(own * size) > _SAME_WORDS))
+        found = np.flatnonzero(is_same)
+        return int(found[0]) if len(found) else None
+
+    def _opened(self, intent: Intent) -> int:
+        """Make a place for a question, which is not seen before it has an entry."""
+        place, count = len(self._entries), len(intent.terms)
         if place == len(self._own):
             self._vectors, self._own = _grown(self._vectors), _grown(self._own)
         while self._used + count > len(self._terms):
@@ -88,55 +162,11 @@ class Bank:
         self._terms[self._used : self._used + count] = intent.terms
         self._places[self._used : self._used + count] = place
         self._used += count
-        self._helped.append(tuple(helped))
-        self._values.append(dict(values))  # the last thing: from now on it is seen
         return place
-
-    def same(self, intent: Intent) -> int | None:
-        """Return the place of the entry of the same question, if there is one."""
-        if not self._values:
-            return None
-        cosines, common, own, size = self._compared(intent)
-        alike = common / np.sqrt(own * size)
-        wordless = (own <= _TINY) & (size <= _TINY)
-        found = np.flatnonzero((cosines > _SAME_VECTOR) & (wordless | (alike > _SAME_WORDS)))
-        return int(found[0]) if len(found) else None
-
-    def match(self, intent: Intent) -> Floats:
-        """Return how much each entry is like a question, float32 [entries]."""
-        cosines, common, own, size = self._compared(intent)
-        matches: Floats = _BY_COSINE * cosines + _CONTAINED * common / size + _ALIKE * common / np.sqrt(own * size)
-        return matches
-
-    def near(self, intent: Intent, most: int = NEAREST, without: Iterable[int] = ()) -> list[Near]:
-        """Return the entries whose gates are open, those that match most first, but for the places `without`."""
-        if not self._values:
-            return []
-        matches = self.match(intent)
-        matches[list(without)] = -1
-        best = np.argsort(-matches, kind="stable")[:most]
-        found = (
-            Near(place, match, _gate(match, _SHUT))
-            for place, match in zip(best.tolist(), matches[best].tolist(), strict=True)
-        )
-        return [each for each in found if each.gate > 0]
-
-    def values(self, near: Iterable[Near]) -> dict[int, float]:
-        """Return what these entries say of the memories that they name, by key, in units of a score."""
-        found: dict[int, float] = {}
-        for each in near:
-            in_vain = _IN_VAIN * _gate(each.match, _SHUT_IN_VAIN)
-            for key, value in self._values[each.place].items():
-                found[key] = found.get(key, 0.0) + value * (each.gate if value > 0 else in_vain)
-        return {key: WEIGHT * min(1.0, max(_LEAST, value)) for key, value in found.items()}
-
-    def helped(self, near: Iterable[Near]) -> list[RecordId]:
-        """Return which memories helped, each once."""
-        return list(dict.fromkeys(record for each in near for record in self._helped[each.place]))
 
     def _compared(self, intent: Intent) -> tuple[Floats, Floats, Floats, float]:
         """Return of each entry its cosine, what it has in common, and its own words; and how much words the question has."""
-        count, used = len(self._values), self._used
+        count, used = len(self._entries), self._used
         cosines: Floats = self._vectors[:count] @ intent.vector
         common = np.zeros(count, np.float32)
         if len(intent.terms) and used:
@@ -148,6 +178,23 @@ class Bank:
             is_there = of_entries < count  # not of an entry that is being added
             common += np.bincount(of_entries[is_there], weights[is_there], count).astype(np.float32)
         return cosines, common, self._own[:count], max(float(intent.rarity @ intent.rarity), _TINY)
+
+
+def said(near: Iterable[Near]) -> dict[int, float]:
+    """Return what these entries say of the memories that they name, by key, in units of a score."""
+    found: dict[int, float] = {}
+    for each in near:
+        in_vain = _IN_VAIN * _gate(each.match, _SHUT_IN_VAIN)
+        for key, value in each.entry.values.items():
+            found[key] = found.get(key, 0.0) + value * (each.gate if value > 0 else in_vain)
+    return {key: WEIGHT * min(1.0, max(_LEAST, value)) for key, value in found.items()}
+
+
+def _values(lesson: Lesson) -> list[float]:
+    """Return what a run says of each memory that was shown."""
+    if lesson.is_coarse:
+        return [_COARSE if lesson.quality >= SUCCESS else -_COARSE] * len(lesson.shown)
+    return [credit or -1.0 for credit in lesson.credit[: len(lesson.shown)].tolist()]
 
 
 def _gate(match: float, shut: float) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from memoryd.sona.bank import Bank
+from memoryd.sona.bank import Bank, said
 from memoryd.sona.contrast import LEARNED, slopes, task
 from memoryd.sona.fitting import fitted, important
 from memoryd.sona.lora import Adapter, Training
@@ -38,8 +38,6 @@ _OTHERS: Final = 32  # memories that nobody asked for, in an instant step
 _INSTANT_STEPS: Final = 2
 _INSTANT_RATE: Final = 0.003
 
-_COARSE: Final = 0.25  # of a run of which only the outcome is known
-SUCCESS: Final = 0.5  # of quality, from which on such a run went well
 _SEED: Final = 20260101
 
 
@@ -87,16 +85,22 @@ class Learner:
         near = self._bank.near(intent)
         return Learned(
             bent=None if bent is intent.vector else bent,
-            helped=self._bank.helped(near),
-            values=self._bank.values(near),
+            helped=list(dict.fromkeys(record for each in near for record in each.entry.helped)),
+            values=said(near),
             shown=self._shown,
         )
 
     def learn(self, lesson: Lesson, memories: Memories) -> None:
         """Take in a finished run, at once: it becomes an entry of the bank, and the micro adapter takes a step."""
         rng = self._rng()
-        self._replay.put(lesson, rng)
-        self._enter(lesson)
+        if not lesson.is_coarse and lesson.id not in self._replay:
+            self._shown.update(lesson.keys[: len(lesson.shown)].tolist())
+        self._bank.put(lesson)
+        gone = self._replay.put(lesson, rng)
+        if gone is not None:
+            self._bank.drop(gone.id)
+            if self._bank.is_thin:
+                self._bank = Bank(self._dim, self._bank.lessons())
         if lesson.is_positive:
             self._step(lesson, memories, rng)
 
@@ -114,16 +118,6 @@ class Learner:
     def _rng(self) -> np.random.Generator:
         """Return what chance there is: the same after a restart."""
         return np.random.default_rng([_SEED, self._replay.seen])
-
-    def _enter(self, lesson: Lesson) -> None:
-        shown = lesson.keys[: len(lesson.shown)].tolist()
-        if lesson.is_coarse:
-            values = [_COARSE if lesson.quality >= SUCCESS else -_COARSE] * len(shown)
-        else:
-            values = [credit or -1.0 for credit in lesson.credit[: len(shown)].tolist()]
-            self._shown.update(shown)
-        helped = [record for record, value in zip(lesson.shown, values, strict=True) if value > 0]
-        self._bank.add(lesson.intent, dict(zip(shown, values, strict=True)), helped)
 
     def _step(self, lesson: Lesson, memories: Memories, rng: np.random.Generator) -> None:
         earlier = [each for each in self._replay.last(_RECENT) if each.is_positive and each.id != lesson.id]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -29,6 +29,9 @@ class Replay:
 
     def __iter__(self) -> Iterator[Lesson]:
         return iter(list(self._lessons.values()))
+
+    def __contains__(self, which: TrajectoryId) -> bool:
+        return which in self._lessons
 
     @property
     def is_whole(self) -> bool:
@@ -63,7 +66,3 @@ class Replay:
             del self._lessons[which]
         self.seen -= len(leaving)
         return len(leaving)
-
-    def known(self, ids: Container[TrajectoryId]) -> list[Lesson]:
-        """Return those of these trajectories that are here."""
-        return [lesson for lesson in self if lesson.id in ids]

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import pytest
 
-from memoryd.sona.bank import WEIGHT, Bank
-from tests.helpers.lessons import DIM, intent, record
+from memoryd.protocol.learning import Intent, Lesson
+from memoryd.sona.bank import WEIGHT, Bank, said
+from tests.helpers.lessons import DIM, intent, lesson, record
 from tests.helpers.memories import units
 
 ONE, TWO, THREE = units(3, DIM, seed=4)
+_numbers = count(1)
+
+
+def run(asked: Intent, helped: list[int], vain: list[int] | None = None, **fields: object) -> Lesson:
+    return lesson(next(_numbers), asked, [*helped, *(vain or [])], helped, **fields)
 
 
 def of(bank: Bank, *words: int, vector: np.ndarray = ONE) -> dict[int, float]:
-    return bank.values(bank.near(intent(vector, *words)))
+    return said(bank.near(intent(vector, *words)))
 
 
 def test_what_helped_a_question_is_worth_the_whole_weight_when_it_comes_again() -> None:
-    bank = Bank(DIM)
-    bank.add(intent(ONE, 1, 2), {7: 1.0, 8: -1.0}, ())
+    bank = Bank(DIM, [run(intent(ONE, 1, 2), [7], [8])])
 
     found = of(bank, 1, 2)
 
@@ -27,77 +34,112 @@ def test_what_helped_a_question_is_worth_the_whole_weight_when_it_comes_again() 
 
 
 def test_another_question_gets_nothing() -> None:
-    bank = Bank(DIM)
-    bank.add(intent(ONE, 1, 2), {7: 1.0}, ())
+    bank = Bank(DIM, [run(intent(ONE, 1, 2), [7])])
 
     assert of(bank, 3, 4, vector=TWO) == {}
     assert of(Bank(DIM), 1, 2) == {}
 
 
 def test_a_question_in_other_words_but_of_the_same_meaning_is_let_through_in_part() -> None:
-    bank = Bank(DIM)
-    bank.add(intent(ONE, 1, 2, 3), {7: 1.0}, ())
-
-    found = of(bank, 1, 2, 9)
+    found = of(Bank(DIM, [run(intent(ONE, 1, 2, 3), [7])]), 1, 2, 9)
 
     assert 0 < found[7] < WEIGHT
 
 
 def test_the_same_question_joins_its_entry_and_what_helped_once_stays() -> None:
-    bank = Bank(DIM)
-    first = bank.add(intent(ONE, 1, 2), {7: 1.0, 8: -1.0}, ())
-    second = bank.add(intent(ONE, 1, 2), {7: -1.0, 8: 1.0, 9: 0.5}, ())
+    bank = Bank(DIM, [run(intent(ONE, 1, 2), [7], [8]), run(intent(ONE, 1, 2), [8, 9], [7])])
 
-    assert (first, second, len(bank)) == (0, 0, 1)
-    found = of(bank, 1, 2)
-    assert found[7] == found[8] == pytest.approx(WEIGHT)
-    assert found[9] == pytest.approx(0.5 * WEIGHT)
+    assert len(bank) == 1
+    assert of(bank, 1, 2) == pytest.approx({7: WEIGHT, 8: WEIGHT, 9: WEIGHT})
+    (near,) = bank.near(intent(ONE, 1, 2))
+    assert near.entry.helped == (record(7), record(8), record(9))
+
+
+def test_credit_counts_in_part() -> None:
+    asked = intent(ONE, 1, 2)
+    half = lesson(1, asked, [7, 8], [7])
+    half.credit[0] = 0.5
+
+    assert of(Bank(DIM, [half]), 1, 2)[7] == pytest.approx(0.5 * WEIGHT)
 
 
 def test_questions_without_words_are_told_apart_by_their_vectors() -> None:
-    bank = Bank(DIM)
-    bank.add(intent(ONE), {7: 1.0}, ())
+    assert len(Bank(DIM, [run(intent(ONE), [7]), run(intent(ONE), [8])])) == 1
+    assert len(Bank(DIM, [run(intent(ONE), [7]), run(intent(TWO), [8])])) == 2
 
-    assert bank.add(intent(ONE), {8: 1.0}, ()) == 0
-    assert bank.add(intent(TWO), {9: 1.0}, ()) == 1
+
+def test_a_run_of_which_only_the_outcome_is_known_says_little() -> None:
+    well = run(intent(ONE, 1, 2), [], [7, 8], is_coarse=True, quality=0.9)
+    badly = run(intent(TWO, 3, 4), [], [7, 8], is_coarse=True, quality=0.1)
+
+    bank = Bank(DIM, [well, badly])
+
+    assert of(bank, 1, 2) == pytest.approx({7: WEIGHT / 4, 8: WEIGHT / 4})
+    assert 0 > of(bank, 3, 4, vector=TWO)[7] > -0.05 * WEIGHT
 
 
 def test_no_more_than_three_entries_speak_and_together_no_louder_than_one() -> None:
-    bank = Bank(DIM)
-    for other in range(5):
-        bank.add(intent(ONE, 1, 2, 3, 4, 5, 6, 7, 8, 100 + other), {7: 1.0, 20 + other: 1.0}, ())
+    words = (1, 2, 3, 4, 5, 6, 7, 8)
+    bank = Bank(DIM, [run(intent(ONE, *words, 100 + other), [7, 20 + other]) for other in range(5)])
     assert len(bank) == 5
 
-    near = bank.near(intent(ONE, 1, 2, 3, 4, 5, 6, 7, 8))
-    found = bank.values(near)
+    near = bank.near(intent(ONE, *words))
+    found = said(near)
 
     assert len(near) == 3
     assert found[7] == pytest.approx(WEIGHT)
     assert len([key for key in found if key >= 20]) == 3
 
 
-def test_an_entry_can_be_left_out() -> None:
-    bank = Bank(DIM)
-    place = bank.add(intent(ONE, 1, 2), {7: 1.0}, ())
+def test_a_run_can_be_left_out_and_the_others_of_its_question_speak() -> None:
+    first, second = run(intent(ONE, 1, 2), [7]), run(intent(ONE, 1, 2), [8])
+    bank = Bank(DIM, [first, second])
 
-    assert bank.near(intent(ONE, 1, 2), without=[place]) == []
+    (near,) = bank.near(intent(ONE, 1, 2), without={first.id})
 
-
-def test_it_names_each_memory_that_helped_once() -> None:
-    bank = Bank(DIM)
-    bank.add(intent(ONE, 1, 2), {7: 1.0, 8: -1.0}, [record(7)])
-    bank.add(intent(ONE, 1, 2), {7: 1.0, 9: 1.0}, [record(7), record(9)])
-
-    assert bank.helped(bank.near(intent(ONE, 1, 2))) == [record(7), record(9)]
-    assert bank.helped([]) == []
+    assert near.entry.helped == (record(8),)
+    assert bank.near(intent(ONE, 1, 2), without={first.id, second.id}) == []
 
 
-def test_it_grows_and_finds_each_of_its_entries() -> None:
-    bank = Bank(DIM)
+def test_what_is_dropped_says_nothing_any_more() -> None:
+    first, second, third = (run(asked, [n]) for n, asked in enumerate([intent(ONE, 1), intent(ONE, 1), intent(TWO, 2)]))
+    bank = Bank(DIM, [first, second, third])
+
+    bank.drop(first.id)
+    assert of(bank, 1) == pytest.approx({1: WEIGHT})
+    bank.drop(second.id)
+    bank.drop(second.id)
+
+    assert of(bank, 1) == {}
+    assert of(bank, 2, vector=TWO) == pytest.approx({2: WEIGHT})
+    assert len(bank) == 1
+    assert bank.lessons() == [third]
+
+
+def test_a_run_that_is_put_again_takes_its_own_place() -> None:
+    asked = intent(ONE, 1, 2)
+    bank = Bank(DIM, [lesson(1, asked, [7, 8], [7])])
+
+    bank.put(lesson(1, asked, [7, 8], [8]))
+
+    assert of(bank, 1, 2)[7] < 0 < of(bank, 1, 2)[8]
+    assert len(bank) == 1
+
+
+def test_it_grows_and_finds_each_of_its_entries_and_knows_when_it_is_thin() -> None:
     vectors = units(300, DIM, seed=8)
-    for place, vector in enumerate(vectors):
-        assert bank.add(intent(vector, 3 * place, 3 * place + 1, 3 * place + 2), {place: 1.0}, ()) == place
+    asked = [intent(vector, 3 * n, 3 * n + 1, 3 * n + 2) for n, vector in enumerate(vectors)]
+    runs = [lesson(1_000 + n, each, [n], [n]) for n, each in enumerate(asked)]
+    bank = Bank(DIM, runs)
 
     for place in (0, 63, 64, 65, 299):
-        asked = intent(vectors[place], 3 * place, 3 * place + 1, 3 * place + 2)
-        assert [near.place for near in bank.near(asked)] == [place]
+        (near,) = bank.near(asked[place])
+        assert near.entry.lessons == (runs[place],)
+
+    assert not bank.is_thin
+    for each in runs[:290]:
+        bank.drop(each.id)
+    assert bank.is_thin
+    again = Bank(DIM, bank.lessons())
+    assert not again.is_thin
+    assert [near.entry for near in again.near(asked[299])] == [near.entry for near in bank.near(asked[299])]
