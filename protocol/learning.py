@@ -33,7 +33,8 @@ class Lesson:
 
     The first of `keys` [m] are those of the memories shown; the others were the next candidates. `base` is the score of each
     without anything learned, `credit`, from 0 to 1, how much each helped; `harmed`, bool [m], marks what did harm. It `is_coarse`
-    when nobody said which of them helped, so that only the quality of the whole run is known.
+    when nobody said which of them helped: then the credit of those shown is how likely that is, beside their scores, if the run
+    went well, and 0 if it did not.
     """
 
     id: TrajectoryId
@@ -49,8 +50,8 @@ class Lesson:
 
     @property
     def is_positive(self) -> bool:
-        """Whether something helped, and it is known what."""
-        return not self.is_coarse and bool(self.credit.any())
+        """Whether something helped."""
+        return bool(self.credit.any())
 
 
 class Memories(Protocol):

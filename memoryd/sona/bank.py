@@ -4,8 +4,9 @@
     gate(k)     = clip((match - .65) / .25, 0, 1)
     value(m)    = WEIGHT clip(sum over the NEAREST entries k of gate(k) v_k(m), -1/2, 1)
 
-`common` is the sum of the squared rarities of the words that two questions share, `own` that of one's own. An entry is a trajectory
-that replay holds, or a pattern of what it holds no longer. What was shown and did not help counts little, and only for nearly the same question.
+`common` is the sum of the squared rarities of the words that two questions share, `own` that of one's own. What was shown and did not
+help counts little, and only for nearly the same question. Of a run of which only the outcome is known, one memory is taken to have
+helped, which of them by its score and by what the run said later. docs/research/learning.md has what was tried.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import numpy as np
+
+from memoryd.sona.contrast import TEMPERATURE
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", bound=np.generic)
 
-WEIGHT: Final = 0.4
+WEIGHT: Final = 10 * TEMPERATURE
 NEAREST: Final = 3
 _BY_COSINE: Final = 0.3
 _CONTAINED: Final = 0.5
@@ -41,8 +44,10 @@ _SAME_VECTOR: Final = 0.95
 _ROOM: Final = 64
 _TINY: Final = 1e-9
 
-_COARSE: Final = 0.25  # of a run of which only the outcome is known
-SUCCESS: Final = 0.5  # of quality, from which on such a run went well
+# Of a run of which only the outcome is known: all that it says for, and what it says against each that was shown.
+_UNTOLD: Final = 0.5
+_TOLD: Final = 1.0  # the run said later what it used
+_FAILED: Final = -0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +197,16 @@ def said(near: Iterable[Near]) -> dict[int, float]:
 
 def _values(lesson: Lesson) -> list[float]:
     """Return what a run says of each memory that was shown."""
-    if lesson.is_coarse:
-        return [_COARSE if lesson.quality >= SUCCESS else -_COARSE] * len(lesson.shown)
-    return [credit or -1.0 for credit in lesson.credit[: len(lesson.shown)].tolist()]
+    count = len(lesson.shown)
+    credit, base = lesson.credit[:count], lesson.base[:count]
+    if not lesson.is_coarse:
+        return [each or -1.0 for each in credit.tolist()]
+    if not credit.any():
+        return [_FAILED] * count
+    likely = credit * np.exp((base - base.max()) / TEMPERATURE)
+    much = _UNTOLD if credit.min() == credit.max() else _TOLD
+    shares: list[float] = (much * likely / likely.sum()).tolist()
+    return shares
 
 
 def _gate(match: float, shut: float) -> float:

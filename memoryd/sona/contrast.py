@@ -39,6 +39,8 @@ class Task:
     Of each question and column the base score, the credit, and the logarithm of the weight, float32 [n, m].
     """
 
+    lessons: Sequence[Lesson]
+    columns: Keys
     questions: Floats
     vectors: Floats
     base: Floats
@@ -49,6 +51,7 @@ class Task:
         """Return the task of some of its questions."""
         return replace(
             self,
+            lessons=[self.lessons[row] for row in rows.tolist()],
             questions=self.questions[rows],
             base=self.base[rows],
             credit=self.credit[rows],
@@ -69,7 +72,7 @@ def task(lessons: Sequence[Lesson], memories: Memories, besides: Keys) -> Task |
         return None
     base, credit, weight = (np.stack(parts) for parts in zip(*(row for _, row in kept), strict=True))
     questions = np.stack([lesson.intent.vector for lesson, _ in kept])
-    return Task(questions, vectors, base, credit, weight)
+    return Task([lesson for lesson, _ in kept], columns, questions, vectors, base, credit, weight)
 
 
 def _row(lesson: Lesson, columns: Keys) -> tuple[Floats, Floats, Floats]:

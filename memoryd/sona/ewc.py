@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _KEPT: Final = 0.9
 _GROWTH: Final = 0.1  # of the strength, with each task
-_MOST: Final = 0.5
-_SCALE: Final = 20_000.0  # of the published engine's lambda: its usual 2,000 is 0.1
+_MOST: Final = 15.0
+_SCALE: Final = 2_000.0 / 3  # of the published engine's lambda: its usual 2,000 is 3
 
 
 def strength(ewc_lambda: float, tasks: int) -> float:

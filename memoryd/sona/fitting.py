@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memoryd.protocol.learning import Lesson, Memories
+    from memoryd.sona.contrast import Task
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
 BATCH: Final = 96  # lessons of a step
-_BATCHES: Final = 4  # of lessons, at most, in one fit
+_MOST: Final = 4 * BATCH  # lessons of a fit
 _FREE_RATE: Final = 0.03
 _FREE_DECAY: Final = 0.001
 _IMPORTANT: Final = 128  # lessons that tell what is important
@@ -37,22 +38,34 @@ def fitted(
     *,
     start: Adapter | None = None,
     held: Consolidated | None = None,
-    steps: int | None = None,
-    rate: float | None = None,
 ) -> Adapter | None:
     """Return an adapter under which what helped comes first, None when nothing of what helped is there any more."""
     positive = [lesson for lesson in lessons if lesson.is_positive]
-    if len(positive) > _BATCHES * BATCH:
-        positive = [positive[place] for place in np.sort(rng.permutation(len(positive))[: _BATCHES * BATCH])]
+    if len(positive) > _MOST:
+        positive = [positive[place] for place in np.sort(rng.permutation(len(positive))[:_MOST])]
     given = task(positive, memories, memories.sample(profile.negatives, rng)) if positive else None
     if given is None:
         return None
-    dim = given.questions.shape[1]
-    training = Training(start or Adapter.fresh(dim, profile.base_rank, rng), rate or profile.rate)
-    free = Adam(np.zeros(len(given.vectors), np.float32), _FREE_RATE)
+    start = start or Adapter.fresh(given.questions.shape[1], profile.base_rank, rng)
     much = 0.0 if held is None else strength(profile.ewc_lambda, held.tasks)
-    for _ in range(steps or profile.steps):
-        some = given if len(given.questions) <= BATCH else given.some(rng.permutation(len(given.questions))[:BATCH])
+    return trained(start, given, profile.steps, profile.rate, rng, held, much)
+
+
+def trained(
+    start: Adapter,
+    given: Task,
+    steps: int,
+    rate: float,
+    rng: np.random.Generator,
+    held: Consolidated | None = None,
+    much: float = 0.0,
+) -> Adapter:
+    """Return an adapter after so many steps of size `rate`, each on a batch of the task; what was `held` pulls so `much`."""
+    training = Training(start, rate)
+    free = Adam(np.zeros(len(given.vectors), np.float32), _FREE_RATE)
+    count = len(given.questions)
+    for _ in range(steps):
+        some = given if count <= BATCH else given.some(rng.permutation(count)[:BATCH])
         of_a, of_b, of_columns = slopes(training.adapter, some, free=free.value)
         if held is not None:
             pull_a, pull_b = held.pull(training.adapter, much)

@@ -9,27 +9,29 @@ added to the score that a memory has without learning, which stays as it is.
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
+from memoryd.protocol.errors import InvalidMessage
 from memoryd.sona.bank import Bank, said
-from memoryd.sona.contrast import LEARNED, slopes, task
+from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
 from memoryd.sona.fitting import fitted, important
+from memoryd.sona.guard import LEAST, change
 from memoryd.sona.lora import Adapter, Training
 from memoryd.sona.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from memoryd.protocol.ids import RecordId
+    from memoryd.protocol.ids import RecordId, TrajectoryId
     from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Scores, Vector
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
-_COMMON: Final = 0.05
+_COMMON: Final = TEMPERATURE
 _USUAL: Final = 5  # times that something is shown
 
 _BESIDE: Final = 7  # earlier lessons in an instant step
@@ -38,7 +40,16 @@ _OTHERS: Final = 32  # memories that nobody asked for, in an instant step
 _INSTANT_STEPS: Final = 2
 _INSTANT_RATE: Final = 0.003
 
+_GENERATIONS: Final = 5  # earlier ones that are kept
 _SEED: Final = 20260101
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What came of a cycle in the background, and what the guard said, in nats."""
+
+    outcome: Literal["accepted", "refused", "too few"]
+    gain: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +71,58 @@ class Learned:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a learner knows; the bank follows from the lessons."""
+
+    base: Adapter | None
+    earlier: tuple[tuple[int, Adapter | None], ...]
+    micro: Training | None
+    held: Consolidated | None
+    lessons: tuple[Lesson, ...]
+    seen: int
+    shown: Counter[int]
+    generation: int
+    refused: int
+
+
+_NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0)
+
+
 class Learner:
     """Learns from lessons, one after the other, in one thread at a time; what it learned may be asked from any thread."""
 
-    def __init__(self, dim: int, profile: Profile) -> None:
-        self._dim = dim
-        self._profile = profile
+    def __init__(self, dim: int, profile: Profile, known: Snapshot = _NOTHING) -> None:
+        self.profile = profile
         self.is_enabled = True
-        self._base: Adapter | None = None
-        self._micro: Training | None = None
-        self._held: Consolidated | None = None
-        self._replay = Replay(profile.replay)
-        self._bank = Bank(dim)
-        self._shown: Counter[int] = Counter()
+        self.generation = known.generation
+        self.refused = known.refused
+        self._dim = dim
+        self._base = known.base
+        self._earlier = deque(known.earlier, maxlen=_GENERATIONS)
+        self._micro = known.micro
+        self._held = known.held
+        self._replay = Replay(profile.replay, known.lessons, known.seen)
+        self._bank = Bank(dim, known.lessons)
+        self._shown = Counter(known.shown)
+
+    def snapshot(self) -> Snapshot:
+        """Return what it knows now."""
+        return Snapshot(
+            base=self._base,
+            earlier=tuple(self._earlier),
+            micro=self._micro,
+            held=self._held,
+            lessons=tuple(self._replay),
+            seen=self._replay.seen,
+            shown=Counter(self._shown),
+            generation=self.generation,
+            refused=self.refused,
+        )
+
+    def __len__(self) -> int:
+        """How many runs it holds."""
+        return len(self._replay)
 
     def about(self, intent: Intent) -> Learned | None:
         """Return what was learned that has to do with a question; None when learning is off."""
@@ -91,43 +141,130 @@ class Learner:
         )
 
     def learn(self, lesson: Lesson, memories: Memories) -> None:
-        """Take in a finished run, at once: it becomes an entry of the bank, and the micro adapter takes a step."""
-        rng = self._rng()
-        if not lesson.is_coarse and lesson.id not in self._replay:
+        """Take in a finished run, at once: it becomes an entry of the bank, and the micro adapter takes a step.
+
+        A run that was known is judged anew.
+        """
+        lesson, rng = _rounded(lesson), self._rng()
+        if lesson.id not in self._replay:
             self._shown.update(lesson.keys[: len(lesson.shown)].tolist())
         self._bank.put(lesson)
         gone = self._replay.put(lesson, rng)
         if gone is not None:
             self._bank.drop(gone.id)
-            if self._bank.is_thin:
-                self._bank = Bank(self._dim, self._bank.lessons())
-        if lesson.is_positive:
+            self._tidy()
+        if lesson.is_positive and not lesson.is_coarse:
             self._step(lesson, memories, rng)
 
-    def refit(self, memories: Memories) -> bool:
-        """Fit the base adapter anew; the micro one begins again behind it. Returns whether there was anything to fit."""
+    def refit(self, memories: Memories) -> Cycle:
+        """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
         rng, lessons = self._rng(), list(self._replay)
+        gain = change(lessons, memories, self._bank, self.profile, rng)
+        if gain is None:
+            return Cycle("too few", None)
+        if gain < LEAST:
+            self.refused += 1
+            return Cycle("refused", gain)
         start, held = (None, None) if self._replay.is_whole else (self._base, self._held)
-        base = fitted(lessons, memories, self._profile, rng, start=start, held=held)
+        base = fitted(lessons, memories, self.profile, rng, start=start, held=held)
         if base is None:
-            return False
-        self._held = important(self._held, base, lessons, memories, self._profile, rng)
+            return Cycle("too few", gain)
+        self._held = important(self._held, base, lessons, memories, self.profile, rng)
+        self._earlier.append((self.generation, self._base))
         self._base, self._micro = base, None
+        self.generation += 1
+        return Cycle("accepted", gain)
+
+    def rollback(self, generations: int = 1) -> int:
+        """Go back so many generations of the base adapter; return which one is in use. Raises InvalidMessage."""
+        if not 1 <= generations <= len(self._earlier):
+            raise InvalidMessage(
+                "no such generation",
+                field="generations",
+                hint=f"one may go back by 1 to {len(self._earlier)}" if self._earlier else "there is no earlier one",
+            )
+        for _ in range(generations):
+            self.generation, self._base = self._earlier.pop()
+        self._micro, self._held = None, None
+        return self.generation
+
+    def forget(self, keys: Iterable[int], runs: Container[TrajectoryId] = ()) -> bool:
+        """Leave no trace of these memories, nor of these runs; return whether there was any.
+
+        Weights cannot forget one example: they go, and those of every earlier generation, until the next cycle fits them to what is
+        left.
+        """
+        gone = set(keys)
+        held = list(self._replay)
+        touched = [each for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())]
+        was_shown = gone.intersection(self._shown)
+        if not touched and not was_shown:
+            return False
+        for key in was_shown:
+            del self._shown[key]
+        for lesson in touched:
+            self._bank.drop(lesson.id)
+        left = {each.id: each if each not in touched else _without(each, gone) for each in held if each.id not in runs}
+        lessons = [each for each in left.values() if each is not None]
+        self._replay = Replay(self.profile.replay, lessons, len(lessons) + self._replay.seen - len(held))
+        self._bank = Bank(self._dim, lessons)
+        self._base, self._micro, self._held = None, None, None
+        self._earlier.clear()
         return True
+
+    @staticmethod
+    def micro_of(adapter: Adapter) -> Training:
+        """Return a micro adapter that goes on from here."""
+        return Training(adapter, _INSTANT_RATE)
+
+    def _tidy(self) -> None:
+        if self._bank.is_thin:
+            self._bank = Bank(self._dim, self._bank.lessons())
 
     def _rng(self) -> np.random.Generator:
         """Return what chance there is: the same after a restart."""
         return np.random.default_rng([_SEED, self._replay.seen])
 
     def _step(self, lesson: Lesson, memories: Memories, rng: np.random.Generator) -> None:
-        earlier = [each for each in self._replay.last(_RECENT) if each.is_positive and each.id != lesson.id]
+        recent = self._replay.last(_RECENT)
+        earlier = [each for each in recent if each.is_positive and not each.is_coarse and each.id != lesson.id]
         beside = [earlier[place] for place in rng.permutation(len(earlier))[:_BESIDE]]
         given = task([lesson, *beside], memories, memories.sample(_OTHERS, rng))
         if given is None:
             return
-        fresh = Adapter.fresh(self._dim, self._profile.micro_rank, rng)
-        training = self._micro or Training(fresh, _INSTANT_RATE)
+        training = self._micro or self.micro_of(Adapter.fresh(self._dim, self.profile.micro_rank, rng))
         for _ in range(_INSTANT_STEPS):
             of_a, of_b, _ = slopes(training.adapter, given, behind=self._base)
             training.step(of_a, of_b)
         self._micro = training
+
+
+def _rounded(lesson: Lesson) -> Lesson:
+    """Return a lesson as it is read again from a state, in which numbers are float16."""
+    intent = lesson.intent
+    return replace(
+        lesson,
+        intent=replace(intent, vector=_half(intent.vector), rarity=_half(intent.rarity)),
+        base=_half(lesson.base),
+        credit=_half(lesson.credit),
+    )
+
+
+def _half(numbers: Scores) -> Scores:
+    return numbers.astype(np.float16).astype(np.float32)
+
+
+def _without(lesson: Lesson, gone: Container[int]) -> Lesson | None:
+    """Return a lesson without the memories that are gone, None when nothing that was shown is left."""
+    kept = np.array([key not in gone for key in lesson.keys.tolist()], bool)
+    shown = [record for record, stays in zip(lesson.shown, kept.tolist(), strict=False) if stays]
+    if not shown:
+        return None
+    return replace(
+        lesson,
+        shown=shown,
+        keys=lesson.keys[kept],
+        base=lesson.base[kept],
+        credit=lesson.credit[kept],
+        harmed=lesson.harmed[kept],
+    )

@@ -61,23 +61,23 @@ class Adapter:
 
 
 class Adam:
-    """An array on its way along gradients."""
+    """An array on its way along gradients; `first` and `second` are their moments after so many `steps`."""
 
     def __init__(self, value: Floats, rate: float) -> None:
         self.value = value
+        self.first = np.zeros_like(value)
+        self.second = np.zeros_like(value)
+        self.steps = 0
         self._rate = np.float32(rate)
-        self._first = np.zeros_like(value)
-        self._second = np.zeros_like(value)
-        self._steps = 0
 
     def step(self, slope: Floats) -> None:
         """Go one step against a gradient. Raises ValueError when its shape is another one."""
         if slope.shape != self.value.shape:
             raise ValueError(f"a gradient of {slope.shape} for {self.value.shape}")
-        self._steps += 1
-        self._first += (1 - _FIRST) * (slope - self._first)
-        self._second += (1 - _SECOND) * (slope * slope - self._second)
-        mean, spread = self._first / (1 - _FIRST**self._steps), self._second / (1 - _SECOND**self._steps)
+        self.steps += 1
+        self.first = self.first + np.float32(1 - _FIRST) * (slope - self.first)
+        self.second = self.second + np.float32(1 - _SECOND) * (slope * slope - self.second)
+        mean, spread = self.first / (1 - _FIRST**self.steps), self.second / (1 - _SECOND**self.steps)
         self.value = (self.value - self._rate * mean / (np.sqrt(spread) + _TINY)).astype(np.float32)
 
 
@@ -85,14 +85,14 @@ class Training:
     """An adapter on its way."""
 
     def __init__(self, adapter: Adapter, rate: float) -> None:
-        self._a = Adam(adapter.a, rate)
-        self._b = Adam(adapter.b, rate)
+        self.a = Adam(adapter.a, rate)
+        self.b = Adam(adapter.b, rate)
 
     @property
     def adapter(self) -> Adapter:
-        return Adapter(self._a.value, self._b.value)
+        return Adapter(self.a.value, self.b.value)
 
     def step(self, of_a: Floats, of_b: Floats) -> None:
         """Go one step against the gradients of both factors. Raises ValueError when they are of another adapter."""
-        self._a.step(of_a)
-        self._b.step(of_b)
+        self.a.step(of_a)
+        self.b.step(of_b)

@@ -125,7 +125,6 @@ def test_there_is_nothing_to_fit_without_something_that_helped() -> None:
 
     assert fitted([], held, BALANCED, rng()) is None
     assert fitted([lesson(1, asked, [1, 2, 3])], held, BALANCED, rng()) is None
-    assert fitted([lesson(1, asked, [1, 2, 3], [2], is_coarse=True)], held, BALANCED, rng()) is None
     held.gone = {2}
     assert fitted([lesson(1, asked, [1, 2, 3], [2])], held, BALANCED, rng()) is None
 
@@ -185,7 +184,7 @@ def test_importance_is_carried_over_and_counted() -> None:
     assert isinstance(second, Consolidated)
 
 
-@pytest.mark.parametrize(("ewc_lambda", "tasks", "expected"), [(2_000, 0, 0.1), (2_000, 10, 0.2), (2_500, 200, 0.5)])
+@pytest.mark.parametrize(("ewc_lambda", "tasks", "expected"), [(2_000, 0, 3.0), (2_000, 10, 6.0), (2_500, 200, 15.0)])
 def test_the_strength_grows_with_tasks_up_to_a_bound(ewc_lambda: float, tasks: int, expected: float) -> None:
     assert strength(ewc_lambda, tasks) == pytest.approx(expected)
 

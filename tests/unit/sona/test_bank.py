@@ -68,16 +68,6 @@ def test_questions_without_words_are_told_apart_by_their_vectors() -> None:
     assert len(Bank(DIM, [run(intent(ONE), [7]), run(intent(TWO), [8])])) == 2
 
 
-def test_a_run_of_which_only_the_outcome_is_known_says_little() -> None:
-    well = run(intent(ONE, 1, 2), [], [7, 8], is_coarse=True, quality=0.9)
-    badly = run(intent(TWO, 3, 4), [], [7, 8], is_coarse=True, quality=0.1)
-
-    bank = Bank(DIM, [well, badly])
-
-    assert of(bank, 1, 2) == pytest.approx({7: WEIGHT / 4, 8: WEIGHT / 4})
-    assert 0 > of(bank, 3, 4, vector=TWO)[7] > -0.05 * WEIGHT
-
-
 def test_no_more_than_three_entries_speak_and_together_no_louder_than_one() -> None:
     words = (1, 2, 3, 4, 5, 6, 7, 8)
     bank = Bank(DIM, [run(intent(ONE, *words, 100 + other), [7, 20 + other]) for other in range(5)])

@@ -1,0 +1,72 @@
+"""Nothing learned is used before it was seen to help runs that it was not learned from.
+
+In four folds over the last runs: an adapter is fitted on the others, and each run is asked as if it had not been. What counts is how much
+more likely what helped becomes, in nats. Labels that mean nothing make it less likely; nDCG does not tell them apart so well
+(docs/research/learning.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from memoryd.sona.bank import said
+from memoryd.sona.contrast import LEARNED, TEMPERATURE, task
+from memoryd.sona.fitting import trained
+from memoryd.sona.lora import Adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memoryd.protocol.learning import Lesson, Memories
+    from memoryd.sona.bank import Bank
+    from memoryd.sona.contrast import Task
+    from memoryd.sona.lora import Floats
+    from memoryd.sona.profiles import Profile
+
+ENOUGH: Final = 64  # runs in which something helped: fewer tell too little
+LEAST: Final = -0.1  # nats
+_MOST: Final = 96
+_FOLDS: Final = 4
+_STEPS: Final = 12
+_RATE: Final = 0.01
+_TINY: Final = 1e-12
+
+
+def change(
+    lessons: Sequence[Lesson], memories: Memories, bank: Bank, profile: Profile, rng: np.random.Generator
+) -> float | None:
+    """Return how many nats more likely what helped becomes, in the mean over runs; None when there are too few of them."""
+    positive = [lesson for lesson in lessons if lesson.is_positive][-_MOST:]
+    given = task(positive, memories, memories.sample(profile.negatives, rng)) if len(positive) >= ENOUGH else None
+    if given is None or len(given.lessons) < ENOUGH:
+        return None
+    order = rng.permutation(len(given.lessons))
+    changes = []
+    for fold in range(_FOLDS):
+        held_out, others = order[fold::_FOLDS], np.delete(order, np.s_[fold::_FOLDS])
+        fresh = Adapter.fresh(given.questions.shape[1], profile.base_rank, rng)
+        adapter = trained(fresh, given.some(others), _STEPS, _RATE, rng)
+        changes.append(_changes(adapter, given.some(held_out), bank))
+    return float(np.concatenate(changes).mean())
+
+
+def _changes(adapter: Adapter, given: Task, bank: Bank) -> Floats:
+    """Return of each run how much more likely what helped becomes, float32 [n]."""
+    moved = (adapter.bent(given.questions) - given.questions) @ given.vectors.T
+    learned = np.asarray(LEARNED * moved, np.float32)
+    for row, lesson in enumerate(given.lessons):
+        values = said(bank.near(lesson.intent, without={lesson.id}))
+        learned[row] += np.array([values.get(key, 0.0) for key in given.columns.tolist()], np.float32)
+    gained: Floats = _likely(given.base + learned, given.credit) - _likely(given.base, given.credit)
+    return gained
+
+
+def _likely(scores: Floats, credit: Floats) -> Floats:
+    """Return the logarithm of the chance that what is chosen by score helped, float32 [n]."""
+    z = scores / TEMPERATURE
+    chances = np.exp(z - z.max(axis=1, keepdims=True))
+    chances /= chances.sum(axis=1, keepdims=True)
+    logs: Floats = np.log((chances * credit).sum(axis=1) + _TINY)
+    return logs

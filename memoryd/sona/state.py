@@ -1,0 +1,274 @@
+"""What a learner knows, as JSON: {user}/sona.json.
+
+    version, embedder {name, sha256}, dim, profile, enabled, generation, refused, seen, updated
+    base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
+    ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
+    replay[]          {id, vector, terms, rarity, shown, keys, base, credit, harmed, quality, coarse, ended_us}
+    checksum          SHA-256 of all the others, as they stand here
+
+An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
+known are kept. Weights are float32 as they are used; what lessons say is rounded to float16 when it is learned, so that nothing changes
+when it is read again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from memoryd.protocol.errors import Damaged, InvalidMessage, ModelMismatch
+from memoryd.protocol.ids import RecordId, TrajectoryId
+from memoryd.protocol.learning import Intent, Lesson
+from memoryd.sona.ewc import Consolidated
+from memoryd.sona.learner import Learner, Snapshot
+from memoryd.sona.lora import Adam, Adapter, Training
+from memoryd.sona.profiles import profile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from memoryd.protocol.interfaces import ModelInfo
+
+    Json = dict[str, Any]
+
+VERSION: Final = 1
+_LARGEST: Final = 4.0  # of |B A|: no question is bent further
+_DTYPES: Final = {"f2": "<f2", "f4": "<f4", "u8": "<u8"}
+_MOST: Final = 1 << 24  # numbers in one array
+
+
+def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[str, object] | None = None) -> bytes:
+    """Return the state, with keys `beside` it that were not known when it was read."""
+    known = learner.snapshot()
+    found: Json = {
+        **(beside or {}),
+        "version": VERSION,
+        "embedder": {"name": model.name, "sha256": model.sha256},
+        "dim": model.dim,
+        "profile": learner.profile.name,
+        "enabled": learner.is_enabled,
+        "generation": known.generation,
+        "refused": known.refused,
+        "seen": known.seen,
+        "updated_us": updated_us,
+        "base": _factors(known.base),
+        "earlier": [{"generation": number, **(_factors(each) or {})} for number, each in known.earlier],
+        "micro": None if known.micro is None else {"a": _moments(known.micro.a), "b": _moments(known.micro.b)},
+        "ewc": _held(known.held),
+        "shown": {str(key): times for key, times in sorted(known.shown.items())},
+        "replay": [_lesson(each) for each in known.lessons],
+    }
+    return msgspec.json.encode({**found, "checksum": _checksum(found)})
+
+
+def load(data: bytes, model: ModelInfo) -> tuple[Learner, dict[str, object]]:
+    """Return the learner, and what stands beside its state that is not known.
+
+    Raises Damaged when the state is not as it was written, or holds what no learner can, and ModelMismatch when another
+    embedder made its vectors.
+    """
+    try:
+        found = msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(f"not JSON ({type(error).__name__})") from None
+    checksum = found.pop("checksum", None)
+    if checksum != _checksum(found):
+        raise _damaged("its checksum is that of something else: it was cut short or edited")
+    if found.get("version") != VERSION:
+        raise _damaged(f"version {found.get('version')!r} is not known here")
+    try:
+        if (found["embedder"]["sha256"], found["dim"]) != (model.sha256, model.dim):
+            raise ModelMismatch(
+                f"what was learned belongs to the embedder {found['embedder']['name']}",
+                field="embedder",
+                hint="put that embedder back, or let learning begin again",
+            )
+        return _learner(found, model.dim), {name: value for name, value in found.items() if name not in _KNOWN}
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, InvalidMessage) as error:
+        raise _damaged(f"{type(error).__name__} in it") from error
+
+
+_KNOWN: Final = frozenset(
+    (
+        "version", "embedder", "dim", "profile", "enabled", "generation", "refused", "seen", "updated_us",
+        "base", "earlier", "micro", "ewc", "shown", "replay",
+    )
+)  # fmt: skip
+
+
+def _learner(found: Json, dim: int) -> Learner:
+    chosen = profile(found["profile"])
+    micro = found["micro"]
+    snapshot = Snapshot(
+        base=_adapter(found["base"], dim, chosen.base_rank),
+        earlier=tuple(
+            (_count(each["generation"]), _adapter(each if "a" in each else None, dim, chosen.base_rank))
+            for each in _list(found["earlier"])
+        ),
+        micro=None if micro is None else _training(micro, dim, chosen.micro_rank),
+        held=_consolidated(found["ewc"], dim, chosen.base_rank),
+        lessons=tuple(_read_lesson(each, dim) for each in _list(found["replay"])),
+        seen=_count(found["seen"]),
+        shown=Counter({int(key): _count(times) for key, times in found["shown"].items()}),
+        generation=_count(found["generation"]),
+        refused=_count(found["refused"]),
+    )
+    learner = Learner(dim, chosen, snapshot)
+    if not isinstance(found["enabled"], bool):
+        raise TypeError("enabled is neither true nor false")
+    learner.is_enabled = found["enabled"]
+    return learner
+
+
+def _checksum(found: Mapping[str, object]) -> str:
+    return hashlib.sha256(msgspec.json.encode(found, order="sorted")).hexdigest()
+
+
+def _damaged(what: str) -> Damaged:
+    return Damaged(
+        f"the state of learning cannot be used: {what}", hint="learning goes on from what runs say from now on"
+    )
+
+
+# --- arrays ---
+
+
+def _array(array: NDArray[Any], dtype: str) -> Json:
+    data = np.ascontiguousarray(array, _DTYPES[dtype]).tobytes()
+    return {"shape": list(array.shape), "dtype": dtype, "b64": base64.b64encode(data).decode()}
+
+
+def _floats(given: Json, *shape: int) -> NDArray[np.float32]:
+    found = _numbers(given, shape, ("f2", "f4")).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise ValueError("NaN or infinity")
+    return found
+
+
+def _keys(given: Json) -> NDArray[np.uint64]:
+    return _numbers(given, (-1,), ("u8",)).astype(np.uint64)
+
+
+def _numbers(given: Json, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> NDArray[Any]:
+    """Return an array of this shape, in which -1 is any length. Raises ValueError when it has another one."""
+    stated, dtype = tuple(map(_count, given["shape"])), given["dtype"]
+    if dtype not in dtypes or len(stated) != len(shape) or math.prod(stated) > _MOST:
+        raise ValueError("an array of another kind")
+    if any(wanted not in (-1, length) for wanted, length in zip(shape, stated, strict=True)):
+        raise ValueError("an array of another shape")
+    data = base64.b64decode(given["b64"], validate=True)
+    return np.frombuffer(data, _DTYPES[dtype]).reshape(stated)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError("not a count")
+    return value
+
+
+# --- weights ---
+
+
+def _factors(adapter: Adapter | None) -> Json | None:
+    return None if adapter is None else {"a": _array(adapter.a, "f4"), "b": _array(adapter.b, "f4")}
+
+
+def _adapter(given: Json | None, dim: int, rank: int) -> Adapter | None:
+    if given is None:
+        return None
+    return _bounded(Adapter(_floats(given["a"], rank, dim), _floats(given["b"], dim, rank)))
+
+
+def _bounded(adapter: Adapter) -> Adapter:
+    if adapter.size > _LARGEST:
+        raise ValueError("an adapter that bends too far")
+    return adapter
+
+
+def _moments(adam: Adam) -> Json:
+    arrays = {"value": adam.value, "first": adam.first, "second": adam.second}
+    return {"steps": adam.steps, **{name: _array(array, "f4") for name, array in arrays.items()}}
+
+
+def _training(given: Json, dim: int, rank: int) -> Training:
+    a, b = given["a"], given["b"]
+    factors = Adapter(_floats(a["value"], rank, dim), _floats(b["value"], dim, rank))
+    training = Learner.micro_of(_bounded(factors))
+    for adam, read, shape in ((training.a, a, (rank, dim)), (training.b, b, (dim, rank))):
+        adam.first, adam.second = _floats(read["first"], *shape), _floats(read["second"], *shape)
+        adam.steps = _count(read["steps"])
+    return training
+
+
+def _held(held: Consolidated | None) -> Json | None:
+    if held is None:
+        return None
+    importance = {"of_a": _array(held.of_a, "f4"), "of_b": _array(held.of_b, "f4")}
+    return {**importance, **(_factors(held.anchor) or {}), "tasks": held.tasks}
+
+
+def _consolidated(given: Json | None, dim: int, rank: int) -> Consolidated | None:
+    if given is None:
+        return None
+    anchor = Adapter(_floats(given["a"], rank, dim), _floats(given["b"], dim, rank))
+    of_a, of_b = _floats(given["of_a"], rank, dim), _floats(given["of_b"], dim, rank)
+    return Consolidated(of_a, of_b, anchor, _count(given["tasks"]))
+
+
+# --- lessons ---
+
+
+def _lesson(lesson: Lesson) -> Json:
+    return {
+        "id": lesson.id,
+        "vector": _array(lesson.intent.vector, "f2"),
+        "terms": _array(lesson.intent.terms, "u8"),
+        "rarity": _array(lesson.intent.rarity, "f2"),
+        "shown": list(lesson.shown),
+        "keys": _array(lesson.keys, "u8"),
+        "base": _array(lesson.base, "f2"),
+        "credit": _array(lesson.credit, "f2"),
+        "harmed": np.flatnonzero(lesson.harmed).tolist(),
+        "quality": lesson.quality,
+        "coarse": lesson.is_coarse,
+        "ended_us": lesson.ended_us,
+    }
+
+
+def _read_lesson(given: Json, dim: int) -> Lesson:
+    keys, terms, shown = _keys(given["keys"]), _keys(given["terms"]), given["shown"]
+    harmed = np.zeros(len(keys), bool)
+    harmed[[_count(place) for place in given["harmed"]]] = True
+    quality = float(given["quality"])
+    credit = _floats(given["credit"], len(keys))
+    texts = [given["id"], *shown]
+    if not (0 <= quality <= 1 and len(shown) <= len(keys) and all(isinstance(each, str) for each in texts)):
+        raise ValueError("not a lesson")
+    if credit.min(initial=0) < 0 or credit.max(initial=0) > 1 or credit[len(shown) :].any():
+        raise ValueError("credit that nobody can have")
+    return Lesson(
+        id=TrajectoryId(given["id"]),
+        intent=Intent(_floats(given["vector"], dim), terms, _floats(given["rarity"], len(terms))),
+        shown=tuple(map(RecordId, shown)),
+        keys=keys,
+        base=_floats(given["base"], len(keys)),
+        credit=credit,
+        harmed=harmed,
+        quality=quality,
+        is_coarse=bool(given["coarse"]),
+        ended_us=_count(given["ended_us"]),
+    )

@@ -1,0 +1,190 @@
+"""What a learner knows, written and read again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from memoryd.protocol.errors import Damaged, ModelMismatch
+from memoryd.protocol.interfaces import ModelInfo
+from memoryd.sona.learner import Learner
+from memoryd.sona.profiles import profile
+from memoryd.sona.state import dump, load
+from tests.helpers.lessons import DIM, Held
+from tests.unit.sona.test_learner import learned, runs
+
+MODEL = ModelInfo("test", DIM, "ab" * 32)
+
+
+@pytest.fixture(scope="module")
+def taught() -> Learner:
+    learner, held = Learner(DIM, profile("balanced")), Held()
+    given = runs(75)
+    for run in given[:70]:
+        learner.learn(run, held)
+    assert learner.refit(held).outcome == "accepted"
+    for run in given[70:]:
+        learner.learn(run, held)
+    return learner
+
+
+def signed(changed: dict[str, Any]) -> bytes:
+    """The state as if it had been written so."""
+    body = {name: value for name, value in changed.items() if name != "checksum"}
+    checksum = hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()
+    return json.dumps({**body, "checksum": checksum}).encode()
+
+
+def state(learner: Learner) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(dump(learner, MODEL, 1))
+    return found
+
+
+def test_what_is_read_again_adds_bit_for_bit_the_same_and_goes_on_the_same(taught: Learner) -> None:
+    again, beside = load(dump(taught, MODEL, 1), MODEL)
+    held, given = Held(), runs(80)
+
+    assert beside == {}
+    for run in given[:20]:
+        assert np.array_equal(learned(again, run.intent, held), learned(taught, run.intent, held))
+    twin, _ = load(dump(again, MODEL, 1), MODEL)
+    for each in (again, twin):
+        for run in given[75:]:
+            each.learn(run, held)
+        each.refit(held)
+    assert dump(again, MODEL, 1) == dump(twin, MODEL, 1)
+    assert np.array_equal(learned(again, given[0].intent, held), learned(twin, given[0].intent, held))
+
+
+def test_the_state_of_one_that_knows_nothing_comes_back_too() -> None:
+    again, _ = load(dump(Learner(DIM, profile("edge")), MODEL, 1), MODEL)
+
+    assert again.profile.name == "edge"
+    assert len(again) == 0
+    assert not learned(again, runs(1)[0].intent, Held()).any()
+
+
+def test_being_switched_off_is_kept(taught: Learner) -> None:
+    off, _ = load(dump(taught, MODEL, 1), MODEL)
+    off.is_enabled = False
+
+    again, _ = load(dump(off, MODEL, 1), MODEL)
+
+    assert not again.is_enabled
+
+
+def test_keys_that_are_not_known_are_kept(taught: Learner) -> None:
+    later = {**state(taught), "routes": {"a": [1, 2]}}
+
+    again, beside = load(signed(later), MODEL)
+
+    assert beside == {"routes": {"a": [1, 2]}}
+    assert json.loads(dump(again, MODEL, 1, beside))["routes"] == {"a": [1, 2]}
+
+
+def test_every_shortening_and_every_changed_byte_is_noticed() -> None:
+    data = dump(Learner(DIM, profile("balanced")), MODEL, 1)
+
+    for end in range(0, len(data), 7):
+        with pytest.raises(Damaged):
+            load(data[:end], MODEL)
+    for place in range(len(data)):
+        changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        with pytest.raises(Damaged):
+            load(changed, MODEL)
+
+
+def test_an_edited_state_is_refused(taught: Learner) -> None:
+    edited = {**state(taught), "enabled": False}
+
+    with pytest.raises(Damaged) as refused:
+        load(json.dumps(edited).encode(), MODEL)
+
+    assert "edited" in str(refused.value)
+    assert refused.value.hint
+
+
+def test_the_state_of_another_embedder_is_refused_by_its_name(taught: Learner) -> None:
+    for other in (ModelInfo("test", DIM, "cd" * 32), ModelInfo("test", DIM + 1, MODEL.sha256)):
+        with pytest.raises(ModelMismatch) as refused:
+            load(dump(taught, MODEL, 1), other)
+        assert refused.value.field == "embedder"
+
+
+def wrong(value: float) -> dict[str, Any]:
+    array = np.full((8, DIM), value, "<f4")
+    return {"shape": [8, DIM], "dtype": "f4", "b64": base64.b64encode(array.tobytes()).decode()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"version": 2}, id="version"),
+        pytest.param({"profile": "turbo"}, id="profile"),
+        pytest.param({"profile": "edge"}, id="ranks of another profile"),
+        pytest.param({"enabled": 1}, id="enabled"),
+        pytest.param({"generation": -1}, id="generation"),
+        pytest.param({"seen": "many"}, id="seen"),
+        pytest.param({"shown": {"x": 1}}, id="shown"),
+        pytest.param({"shown": {"1": True}}, id="times"),
+        pytest.param({"replay": {}}, id="no replay"),
+        pytest.param({"replay": [{}]}, id="empty lesson"),
+        pytest.param({"base": {"a": 1, "b": 2}}, id="no arrays"),
+        pytest.param({"micro": {"a": {}}}, id="no moments"),
+        pytest.param({"ewc": {"tasks": 1}}, id="no importance"),
+        pytest.param({"earlier": [{"a": 1}]}, id="no generation"),
+        pytest.param({"embedder": {}}, id="no embedder"),
+    ],
+)
+def test_what_no_learner_can_have_is_refused(taught: Learner, change: dict[str, Any]) -> None:
+    with pytest.raises(Damaged):
+        load(signed({**state(taught), **change}), MODEL)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pytest.param(wrong(float("nan")), id="NaN"),
+        pytest.param(wrong(float("inf")), id="infinity"),
+        pytest.param(wrong(1.0) | {"shape": [4, DIM]}, id="fewer numbers than it says"),
+        pytest.param(wrong(1.0) | {"shape": [DIM, 8]}, id="turned"),
+        pytest.param(wrong(1.0) | {"shape": [1 << 40, 1 << 40]}, id="larger than any"),
+        pytest.param(wrong(1.0) | {"dtype": "u8"}, id="another kind"),
+        pytest.param(wrong(1.0) | {"b64": "not base64!"}, id="no base64"),
+        pytest.param(wrong(1e3), id="bends too far"),
+    ],
+)
+def test_an_array_that_does_not_fit_is_refused(taught: Learner, array: dict[str, Any]) -> None:
+    changed = state(taught)
+    changed["base"]["a"] = array
+
+    with pytest.raises(Damaged):
+        load(signed(changed), MODEL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quality": 1.5},
+        {"quality": float("nan")},
+        {"shown": ["x"] * 1_000},
+        {"shown": [1]},
+        {"id": 7},
+        {"harmed": [1_000_000]},
+        {"harmed": [-1]},
+        {"coarse": None, "ended_us": None},
+        {"credit": {"shape": [1], "dtype": "f2", "b64": ""}},
+    ],
+)
+def test_a_lesson_that_cannot_be_is_refused(taught: Learner, change: dict[str, Any]) -> None:
+    changed = state(taught)
+    changed["replay"][0].update(change)
+
+    with pytest.raises(Damaged):
+        load(signed(changed), MODEL)
