@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from memoryd.actors.branching import Branching
+    from memoryd.actors.learning import Learning
     from memoryd.actors.ref import Ref
     from memoryd.actors.wording import Wording
     from memoryd.clock import Clock
@@ -51,6 +52,7 @@ class Forgetting:
 
     branching: Branching
     wording: Wording
+    learning: Learning
     embedder: Ref
     knowledge: Ref
     event_relay: Ref
@@ -77,9 +79,12 @@ class Forgetting:
         erased = await self.erase_events(events) if events else 0
         at.index.discard(named.ids)
         at.write.delete(named.ids)
-        for trajectory in at.trajectories.forget(named.records, message.before):
+        dropped = at.trajectories.forget(named.records, message.before)
+        for trajectory in dropped:
             at.write.drop(trajectory)
         at.looks.close()
+        runs = {*dropped, *(run for one in elsewhere.values() if message.everywhere for run in one.trajectories)}
+        await self.learning.forget(ids, runs)
         if message.now or message.everywhere:
             await self.wording.discard()
             await self.embedder.tell(ForgetTexts())

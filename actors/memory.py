@@ -21,6 +21,7 @@ from memoryd.actors.actor import Actor
 from memoryd.actors.branching import Branching
 from memoryd.actors.forgetting import Forgetting
 from memoryd.actors.importing import checked_vectors
+from memoryd.actors.learning import Learning, LearningDue
 from memoryd.actors.looking import Looks
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.recalling import Recaller
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
         Vectors,
         WordsIndex,
     )
+    from memoryd.protocol.learning import LearningEngine
 
 log = structlog.get_logger("memoryd.memory")
 
@@ -116,6 +118,7 @@ class MemoryAgent(Actor):
         user: UserId,
         store: MemoryStore,
         words: WordsIndex,
+        learning: LearningEngine,
         *,
         embedder: Ref,
         relay: Ref,
@@ -131,6 +134,7 @@ class MemoryAgent(Actor):
         self._user = user
         self._store = store
         self._words = words
+        self._engine = learning
         self._embedder = embedder
         self._relay = relay
         self._event_relay = event_relay
@@ -155,6 +159,8 @@ class MemoryAgent(Actor):
     async def started(self, ctx: Context) -> None:
         began = time.perf_counter()
         opened = await self._pools.disk(self._open)
+        if fault := await self._pools.disk(self._engine.open):
+            log.error("learning_set_aside", user=self._user, error=fault)
         self._ctx = ctx
         self._index: MemoryIndex = opened.index
         self._writer = self._write = Writer(
@@ -185,8 +191,18 @@ class MemoryAgent(Actor):
             clock=self._clock,
         )
         self._wording = Wording(self._user, self._words, opened.index.view, self._pools, ctx)
+        self._learning = Learning(
+            user=self._user,
+            engine=self._engine,
+            view=opened.index.view,
+            trajectories=self._trajectories,
+            wording=self._wording,
+            embedder=self._embedder,
+            pools=self._pools,
+            ctx=ctx,
+        )
         self._forgetting = Forgetting(
-            self._branching, self._wording, self._embedder, self._knowledge, self._event_relay
+            self._branching, self._wording, self._learning, self._embedder, self._knowledge, self._event_relay
         )
         self._recaller = Recaller(
             user=self._user,
@@ -195,6 +211,7 @@ class MemoryAgent(Actor):
             trajectories=self._trajectories,
             branching=self._branching,
             wording=self._wording,
+            learning=self._learning,
             embedder=self._embedder,
             knowledge=self._knowledge,
             nothing_is_published=self._nothing_is_published,
@@ -209,9 +226,11 @@ class MemoryAgent(Actor):
         metrics.ACTIVATIONS.observe(time.perf_counter() - began)
         self._seal_if_needed()
         ctx.spawn(self._pools.disk_in_background(opened.index.check))
+        self._learning.catch_up(opened.trajectories)
 
     async def stopping(self, ctx: Context) -> None:
         await self._write.finish()
+        await self._learning.finish()
 
     async def closed(self) -> None:
         await self._pools.disk(self._words.close if self._store.exists(self._user) else self._words.discard)
@@ -231,7 +250,8 @@ class MemoryAgent(Actor):
 
     @property
     def resident_bytes(self) -> int:
-        return self._index.resident_bytes + self._looks.resident_bytes + self._words.resident_bytes
+        derived = self._words.resident_bytes + self._engine.resident_bytes
+        return self._index.resident_bytes + self._looks.resident_bytes + derived
 
     def status(self) -> m.UserStatus:
         """Return a copy of the figures."""
@@ -249,7 +269,7 @@ class MemoryAgent(Actor):
         )
 
     async def handle(self, message: object, ctx: Context) -> object:  # noqa: C901, PLR0911, PLR0912 - one line a message
-        if not isinstance(message, CommitDue | TidyDue | Rebased):
+        if not isinstance(message, CommitDue | TidyDue | Rebased | LearningDue):
             self._last_used = asyncio.get_running_loop().time()
         match message:
             case m.Recall():
@@ -266,6 +286,8 @@ class MemoryAgent(Actor):
                 ctx.spawn(self._purge_words())
             case TidyDue():
                 self._write.tidy_if_quiet()
+            case LearningDue():
+                ctx.spawn(self._learning.due(asyncio.get_running_loop().time() - self._last_used))
             case CommitUpTo(seq=seq):
                 self._write.hurry(seq)
                 self._report()
@@ -370,6 +392,7 @@ class MemoryAgent(Actor):
                 self._follow(item.run, item)
             if item.feedback is not None and (judged := self._trajectories.judge(item.feedback)) is not None:
                 self._write.keep(judged)
+                self._learning.follow(judged)
         seq = job.items[-1].seq
         self._write.advance(seq)
         self._write.schedule()
@@ -381,6 +404,7 @@ class MemoryAgent(Actor):
         changed = self._trajectories.follow(signal, when)
         if changed is not None:
             self._write.keep(changed)
+            self._learning.follow(changed)
 
     # --- adding ---
 
@@ -509,6 +533,7 @@ class MemoryAgent(Actor):
         self._index.discard(ids)
         self._trajectories.clear()
         await self._wording.discard()
+        await self._learning.discard()
         await self._write.exchange(partial(self._store.erase, self._user))
         self._branching.current = MAIN
         self._looks.close()
@@ -550,6 +575,7 @@ class MemoryAgent(Actor):
         self._keep(trajectory)
         _, added = self._add((draft,), embedded)
         await self._write.durable(added)
+        self._learning.follow(trajectory)
         return trajectory
 
     def _open_trajectory(self, which: TrajectoryId) -> Trajectory:

@@ -26,12 +26,14 @@ from memoryd.times import spoken
 
 if TYPE_CHECKING:
     from memoryd.actors.branching import Branching
+    from memoryd.actors.learning import Learning
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.actors.wording import Wording
     from memoryd.clock import Clock
     from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import Hit, Hits, IndexView, MemoryStore, Placed, Vectors, Words
+    from memoryd.protocol.learning import Learned
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -54,12 +56,13 @@ class Understood:
     words: Words | StorageFault
     timing: Timing
     vector: Vectors | None
+    learned: Learned | None = None
     at: float = field(default_factory=time.perf_counter)
 
     def hits(self, k: int, *, explain: bool) -> Hits:
         """Return the best. Raises Damaged, or MemorydError when there are neither words nor a vector."""
         if not isinstance(self.words, StorageFault):
-            return self.words.rank(self.vector, k=k, explain=explain)
+            return self.words.rank(self.vector, k=k, explain=explain, learned=self.learned)
         if self.vector is None:
             raise _wordless()
         return self.view.search(self.vector, k=k, where=self.timing.where)
@@ -68,7 +71,7 @@ class Understood:
         """Return where a record stands. Raises Damaged, or MemorydError without words."""
         if isinstance(self.words, StorageFault):
             raise _wordless()
-        return self.words.place(self.vector, record)
+        return self.words.place(self.vector, record, self.learned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Recaller:
     trajectories: Trajectories
     branching: Branching
     wording: Wording
+    learning: Learning
     embedder: Ref
     knowledge: Ref
     nothing_is_published: Callable[[], bool]
@@ -155,7 +159,11 @@ class Recaller:
         view, told, missing = await self._looked_at(message)
 
         def end(looked: _LookedUp, vector: Vectors | None) -> tuple[Understood, R | MemorydError, float]:
-            question = Understood(view, *looked, vector)
+            words, asked = looked
+            learned = None
+            if vector is not None and message.as_of is None and not isinstance(words, StorageFault):
+                learned = self.learning.about(words, vector)  # not what was learned after the moment that is asked for
+            question = Understood(view, words, asked, vector, learned)
             found: R | MemorydError
             try:
                 found = find(question)

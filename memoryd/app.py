@@ -61,6 +61,8 @@ from memoryd.relay.grants import Grants, grant_of
 from memoryd.relay.mapping import EventMapping, default_rules, rules_from_config
 from memoryd.relay.memory_relay import MemoryEventRelay
 from memoryd.rvf.store import RvfMemoryStore
+from memoryd.sona.engine import NAME as LEARNING
+from memoryd.sona.engine import Settings, SonaEngine
 from memoryd.stores.datadir import EVENTS, GLOBAL, WORDS, DataDir
 from memoryd.stores.events import SqliteEventStore
 from memoryd.stores.globalfile import NAME as GLOBAL_NAME
@@ -261,6 +263,7 @@ class Daemon:
             user,
             self._store,
             self._words_in(self._data.root / user),
+            self._learning_in(self._data.root / user),
             embedder=app.ref("embedder"),
             relay=app.ref("session/memory_relay"),
             event_relay=app.ref("event_relay"),
@@ -275,6 +278,11 @@ class Daemon:
 
     def _words_in(self, folder: Path) -> WordsIndex:
         return WordsIndex(folder / WORDS, self._files, self._store.decode)
+
+    def _learning_in(self, folder: Path) -> SonaEngine:
+        learning = self._config.learning
+        settings = Settings(learning.profile, learning.enabled)
+        return SonaEngine(folder / LEARNING, self._files, self._model, settings, self._clock)
 
     def _check_words(self, user: UserId) -> Sequence[Finding]:
         """Return what is wrong with the words index of a user whose files are sound; it is fine if there is none."""

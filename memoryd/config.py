@@ -70,6 +70,13 @@ class RecallSettings(_Section, frozen=True, kw_only=True):
             raise ValueError(str(error)) from error  # which becomes an error that names the key
 
 
+class LearningSettings(_Section, frozen=True, kw_only=True):
+    """Whether recall learns from the outcomes of runs, and how much a learner holds and does."""
+
+    enabled: bool = True
+    profile: Literal["realtime", "batch", "research", "edge", "balanced"] = "balanced"
+
+
 class EventSettings(_Section, frozen=True, kw_only=True):
     """How long the log keeps the text of events that every memory has committed."""
 
@@ -113,6 +120,7 @@ class Config(_Section, frozen=True, kw_only=True):
     embedding: Embedding = Embedding()
     memory: MemorySettings = MemorySettings()
     recall: RecallSettings = RecallSettings()
+    learning: LearningSettings = LearningSettings()
     events: EventSettings = EventSettings()
     security: Security = Security()
     observability: Observability = Observability()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -84,4 +84,67 @@ class Learned(Protocol):
 
         `moved`, float32 [m], is how much nearer each is to the bent question than to the question.
         """
+        ...
+
+
+class Cycle(Protocol):
+    """What came of fitting anew: whether it was accepted, and what the guard said, in nats."""
+
+    @property
+    def outcome(self) -> Literal["accepted", "refused", "too few"]: ...
+
+    @property
+    def gain(self) -> float | None: ...
+
+
+class LearningEngine(Protocol):
+    """What one user's runs teach. `about` and the properties may be asked from any thread; all else is called by one at a time, and blocks."""
+
+    def open(self) -> str:
+        """Read what was learned. A state that cannot be used is set aside; returns why, otherwise nothing. Raises StorageFault."""
+        ...
+
+    def about(self, intent: Intent) -> Learned | None:
+        """Return what was learned that has to do with a question; None when learning is off, or nothing was learned."""
+        ...
+
+    @property
+    def is_enabled(self) -> bool: ...
+
+    @property
+    def threshold(self) -> float:
+        """The quality from which on a run went well."""
+        ...
+
+    @property
+    def learned_until_us(self) -> int:
+        """When the last run ended that was learned from, in microseconds since 1970."""
+        ...
+
+    @property
+    def resident_bytes(self) -> int: ...
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much was learned that the weights should be fitted anew."""
+        ...
+
+    def learn(self, lesson: Lesson, memories: Memories) -> None:
+        """Take in a finished run, in the place of what was known of it."""
+        ...
+
+    def refit(self, memories: Memories) -> Cycle:
+        """Fit the weights anew: some tenths of a second of a processor."""
+        ...
+
+    def forget(self, keys: Iterable[int], runs: Container[TrajectoryId]) -> None:
+        """Leave no trace of these memories and these runs."""
+        ...
+
+    def save(self) -> None:
+        """Write what was learned, if that is not written. Raises StorageFault."""
+        ...
+
+    def discard(self) -> None:
+        """Begin anew, and remove what is written. Raises StorageFault."""
         ...

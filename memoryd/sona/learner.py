@@ -125,8 +125,8 @@ class Learner:
         return len(self._replay)
 
     def about(self, intent: Intent) -> Learned | None:
-        """Return what was learned that has to do with a question; None when learning is off."""
-        if not self.is_enabled:
+        """Return what was learned that has to do with a question; None when learning is off, or nothing was learned."""
+        if not self.is_enabled or not self._shown:
             return None
         bent = intent.vector
         for adapter in (self._base, None if self._micro is None else self._micro.adapter):

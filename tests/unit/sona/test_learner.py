@@ -44,7 +44,7 @@ def runs(count: int, seed: int = 5) -> list[Lesson]:
 
 
 def test_who_learned_nothing_adds_nothing() -> None:
-    assert not learned(learner(), runs(1)[0].intent, Held()).any()
+    assert learner().about(runs(1)[0].intent) is None
 
 
 def test_what_helped_comes_first_when_the_question_comes_again_at_once() -> None:

@@ -67,7 +67,7 @@ def test_the_state_of_one_that_knows_nothing_comes_back_too() -> None:
 
     assert again.profile.name == "edge"
     assert len(again) == 0
-    assert not learned(again, runs(1)[0].intent, Held()).any()
+    assert again.about(runs(1)[0].intent) is None
 
 
 def test_being_switched_off_is_kept(taught: Learner) -> None:
