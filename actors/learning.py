@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -11,14 +10,14 @@ import numpy as np
 import structlog
 
 from memoryd.actors.mailbox import Deadline
-from memoryd.protocol.errors import Expired, MemorydError, StorageFault
+from memoryd.protocol.errors import Damaged, MemorydError, StorageFault
 from memoryd.protocol.internal import Embed
 from memoryd.protocol.keys import folded, keys_of
 from memoryd.protocol.learning import Lesson
 from memoryd.protocol.records import ANY, microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
@@ -34,6 +33,7 @@ log = structlog.get_logger("memoryd.learning")
 
 EMBED_WITHIN_S: Final = 600.0
 SAVE_AFTER_S: Final = 5.0
+RETRY_AFTER_S: Final = 30.0
 QUIET_S: Final = 2.0  # without a message, before weights are fitted anew
 COARSE: Final = 5  # of the memories shown, when nobody says which of them helped
 QUESTION_CHARACTERS: Final = 1_000  # as of a recall
@@ -66,7 +66,7 @@ class Learning:
         self._embedder = embedder
         self._pools = pools
         self._ctx = ctx
-        self._runs: deque[Trajectory] = deque()
+        self._runs: dict[TrajectoryId, None] = {}  # to be learned from, in this order
         self._is_teaching = False
         self._is_timed = False
         self._alone = asyncio.Lock()  # the engine takes one at a time
@@ -75,40 +75,44 @@ class Learning:
         """Return what was learned about a query. Called on the thread that ranks."""
         return self._engine.about(words.intent(vector)) if self._engine.is_enabled else None
 
-    def catch_up(self, runs: Iterable[Trajectory]) -> None:
-        """Learn from those that ended after what is known."""
-        until = self._engine.learned_until_us
-        missed = [run for run in runs if run.ended is not None and microseconds(run.ended) > until]
-        for run in sorted(missed, key=lambda each: each.ended or each.started):
-            self.follow(run)
+    def catch_up(self) -> None:
+        """Learn from runs that are not known, or not as they were judged."""
+        ended = [run for run in self._trajectories.all() if run.ended is not None]
+        for run in sorted(ended, key=lambda each: each.ended or each.started):
+            known = self._engine.lesson(run.id)
+            if known is None:
+                is_missed = not self._engine.may_have_been_learned(microseconds(run.ended or run.started))
+            else:
+                is_missed = not _is_judged_so(known, run, self._engine.threshold)
+            if is_missed:
+                self.follow(run)
+        if self._engine.is_due:
+            self._wake(QUIET_S)
 
     def follow(self, run: Trajectory) -> None:
         """Learn from a run that has ended, or that is judged anew."""
-        if run.ended is None or run.quality is None or not run.shown or not self._engine.is_enabled:
-            return
-        self._runs.append(run)
-        if not self._is_teaching:
-            self._is_teaching = True
-            self._ctx.spawn(self._teach_all())
+        has_ended = run.ended is not None and run.quality is not None
+        if has_ended and run.query and run.shown and self._engine.is_enabled:
+            self._runs[run.id] = None
+            self._begin()
 
     async def due(self, quiet_s: float) -> None:
-        """Fit the weights anew if it is time and nothing was asked for `quiet_s`, and write what is to be written."""
+        """Go on with what failed, fit the weights anew if it is time and nobody asked for `quiet_s`, and write all that."""
         self._is_timed = False
-        async with self._alone:
-            if self._engine.is_due and quiet_s >= QUIET_S:
-                cycle = await self._pools.disk_in_background(lambda: self._engine.refit(self._view().memories()))
-                log.info("refitted", user=self._user, outcome=cycle.outcome, gain=cycle.gain)
+        self._begin()
+        if self._engine.is_due and quiet_s >= QUIET_S:
+            await self._refit()
         await self._save()
         if self._engine.is_due:
             self._wake(QUIET_S)
 
     async def forget(self, records: Sequence[RecordId], runs: Collection[TrajectoryId]) -> None:
-        """Leave no trace of what is forgotten."""
-        self._runs = deque(run for run in self._runs if run.id not in runs)
+        """Leave no trace of what is forgotten. Raises StorageFault when that could not be written."""
+        for run in runs:
+            self._runs.pop(run, None)
         async with self._alone:
-            keys = folded(keys_of(records)).tolist()
-            await self._pools.disk_in_background(self._engine.forget, keys, frozenset(runs))
-        await self._save()
+            await self._pools.disk(self._engine.forget, folded(keys_of(records)).tolist(), frozenset(runs))
+            await self._pools.disk(self._engine.save)
         if self._engine.is_due:
             self._wake(QUIET_S)
 
@@ -123,32 +127,62 @@ class Learning:
         self._runs.clear()
         await self._save()
 
+    def _begin(self) -> None:
+        if self._runs and not self._is_teaching:
+            self._is_teaching = True
+            self._ctx.spawn(self._teach_all())
+
     async def _teach_all(self) -> None:
         try:
-            while self._runs:
-                await self._teach(self._runs.popleft())
+            while self._runs and await self._teach(next(iter(self._runs))):
+                pass
         finally:
             self._is_teaching = False
-        self._wake(SAVE_AFTER_S)
+        self._wake(RETRY_AFTER_S if self._runs else SAVE_AFTER_S)
 
-    async def _teach(self, run: Trajectory) -> None:
-        query = self._wording.addressed(run.query)[:QUESTION_CHARACTERS]
-        message = Embed(texts=(query,), urgent=False, weight=len(query))
+    async def _teach(self, which: TrajectoryId) -> bool:
+        """Learn from a run as it is now; return whether others may follow at once."""
+        self._runs.pop(which)
         try:
-            embedded = await self._embedder.ask(message, deadline=Deadline.after(EMBED_WITHIN_S), wait_for_room=True)
+            run = self._trajectories.get(which)
+            if run is not None:
+                query = self._wording.addressed(run.query)[:QUESTION_CHARACTERS]
+                message = Embed(texts=(query,), urgent=False, weight=len(query))
+                found = await self._embedder.ask(message, deadline=Deadline.after(EMBED_WITHIN_S), wait_for_room=True)
+                async with self._alone:
+                    run = self._trajectories.get(which)  # which may be judged anew, or forgotten, meanwhile
+                    if run is not None:
+                        await self._pools.disk_in_background(self._learn, run, found.vectors[0])
+        except Exception as error:  # noqa: BLE001 - what a run teaches is worth nobody's memory
+            is_ours = not isinstance(error, MemorydError) or isinstance(error, Damaged)
+            self._failed(error)
+            if not is_ours:  # without a model it may take days
+                self._runs[which] = None
+                return False
+        return True
+
+    async def _refit(self) -> None:
+        try:
             async with self._alone:
-                if self._trajectories.get(run.id) is not None:  # and not forgotten meanwhile
-                    await self._pools.disk_in_background(self._learn, run, embedded.vectors[0])
-        except Expired:
-            self._runs.append(run)  # without a model it may take days
-        except (MemorydError, ArithmeticError, LookupError, ValueError) as error:
-            # A run that teaches nothing costs what it would have taught, and nobody their memory. The trace may quote it.
-            log.error("learning_failed", user=self._user, run=run.id, error=type(error).__name__)  # noqa: TRY400 - see above
+                cycle = await self._pools.disk_in_background(lambda: self._engine.refit(self._view().memories()))
+            log.info("refitted", user=self._user, outcome=cycle.outcome, gain=cycle.gain)
+        except Exception as error:  # noqa: BLE001 - the same
+            self._failed(error)
+
+    async def _save(self) -> None:
+        async with self._alone:
+            try:
+                await self._pools.disk_in_background(self._engine.save)
+            except StorageFault as error:  # it will be with the next run, and runs are in the memory file
+                self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        log.error("learning_failed", user=self._user, error=type(error).__name__)  # what else it says may quote a run
 
     def _learn(self, run: Trajectory, vector: Vectors) -> None:
         view = self._view()
         words = self._wording.match(view, run.query, ANY, None)
-        shown, keys, base = words.candidates_for(vector, run.shown)
+        shown, keys, base = words.candidates_for(vector, list(dict.fromkeys(run.shown)))
         if shown:
             helped, harmed = frozenset(run.helped), frozenset(run.harmful)
             is_coarse = not (helped or harmed)
@@ -178,9 +212,20 @@ class Learning:
             self._is_timed = True
             self._ctx.after(seconds, LearningDue())
 
-    async def _save(self) -> None:
-        async with self._alone:
-            try:
-                await self._pools.disk_in_background(self._engine.save)
-            except StorageFault as error:  # it will be with the next run, and runs are in the memory file
-                log.error("learning_not_saved", user=self._user, error=f"{type(error).__name__}: {error.message}")  # noqa: TRY400 - the trace says no more
+
+def _is_judged_so(known: Lesson, run: Trajectory, threshold: float) -> bool:
+    """Whether a run is known as it is judged now."""
+    count = len(known.shown)
+    credited = {record for record, credit in zip(known.shown, known.credit[:count].tolist(), strict=True) if credit}
+    harmed = {
+        record for record, is_harmful in zip(known.shown, known.harmed[:count].tolist(), strict=True) if is_harmful
+    }
+    is_coarse = not (run.helped or run.harmful)
+    went_well = run.quality is not None and run.quality >= threshold
+    helped = set(known.shown).intersection(run.helped) if went_well else set()
+    return (
+        known.quality == run.quality
+        and known.is_coarse == is_coarse
+        and harmed == set(known.shown).intersection(run.harmful)
+        and (is_coarse or credited == helped)
+    )

@@ -226,7 +226,7 @@ class MemoryAgent(Actor):
         metrics.ACTIVATIONS.observe(time.perf_counter() - began)
         self._seal_if_needed()
         ctx.spawn(self._pools.disk_in_background(opened.index.check))
-        self._learning.catch_up(opened.trajectories)
+        self._learning.catch_up()
 
     async def stopping(self, ctx: Context) -> None:
         await self._write.finish()

@@ -89,12 +89,13 @@ class Trajectories:
         if known is None or not is_record_id(feedback.cited):
             return None
         trajectory, cited = self._by_id[known], RecordId(feedback.cited)
-        name = "helped" if feedback.signal == "positive" else "harmful"
-        credited: tuple[RecordId, ...] = getattr(trajectory, name)
+        names = ("helped", "harmful") if feedback.signal == "positive" else ("harmful", "helped")
+        credited, others = (getattr(trajectory, name) for name in names)
         if cited in credited:
             return None
         shown = trajectory.shown if cited in trajectory.shown else (*trajectory.shown, cited)
-        trajectory = msgspec.structs.replace(trajectory, shown=shown, **{name: (*credited, cited)})
+        judged = ((*credited, cited), tuple(each for each in others if each != cited))  # the last word counts
+        trajectory = msgspec.structs.replace(trajectory, shown=shown, **dict(zip(names, judged, strict=True)))
         self.put(trajectory)
         return trajectory
 

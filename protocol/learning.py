@@ -101,7 +101,7 @@ class LearningEngine(Protocol):
     """What one user's runs teach. `about` and the properties may be asked from any thread; all else is called by one at a time, and blocks."""
 
     def open(self) -> str:
-        """Read what was learned. A state that cannot be used is set aside; returns why, otherwise nothing. Raises StorageFault."""
+        """Read what was learned; returns why that cannot be used, if so: learning begins anew then."""
         ...
 
     def about(self, intent: Intent) -> Learned | None:
@@ -117,16 +117,19 @@ class LearningEngine(Protocol):
         ...
 
     @property
-    def learned_until_us(self) -> int:
-        """When the last run ended that was learned from, in microseconds since 1970."""
-        ...
-
-    @property
     def resident_bytes(self) -> int: ...
 
     @property
     def is_due(self) -> bool:
         """Whether so much was learned that the weights should be fitted anew."""
+        ...
+
+    def lesson(self, run: TrajectoryId) -> Lesson | None:
+        """Return what is held of a run."""
+        ...
+
+    def may_have_been_learned(self, ended_us: int) -> bool:
+        """Whether a run that ended then, and is not held, may have had to go for others."""
         ...
 
     def learn(self, lesson: Lesson, memories: Memories) -> None:

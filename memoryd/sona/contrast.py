@@ -100,7 +100,7 @@ def slopes(
     first = given.questions if behind is None else behind.bent(given.questions)
     low = first @ adapter.a.T
     raw = first + low @ adapter.b.T
-    lengths = np.linalg.norm(raw, axis=1, keepdims=True)
+    lengths = np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     bent = unit(raw)
     scores = given.base + LEARNED * ((bent - given.questions) @ given.vectors.T)
     if free is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from memoryd.files import replace_file
-from memoryd.protocol.errors import Damaged, ModelMismatch
+from memoryd.protocol.errors import Damaged, ModelMismatch, StorageFault
 from memoryd.protocol.records import microseconds
 from memoryd.sona.learner import Learner
 from memoryd.sona.profiles import profile
@@ -32,7 +32,7 @@ _LESSON_BYTES: Final = 4_096  # of one run in memory, about: its vector, its key
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a learner begins with; a state that is there says otherwise for itself."""
+    """The profile of who begins to learn, and whether anybody does."""
 
     profile: str
     is_enabled: bool
@@ -49,40 +49,34 @@ class SonaEngine:
         self._clock = clock
         self._beside: dict[str, object] = {}
         self._unsaved = False
-        self._fresh = 0  # runs since the last cycle
+        self._is_readable = True
         self._learner = self._begun()
 
     def open(self) -> str:
-        """Read the state, if there is one. One that cannot be used is set aside; returns why, otherwise nothing."""
-        if not self._files.exists(self._path):
-            return ""
-        file = self._files.open(self._path, writable=False)
+        """Read the state, if there is one; returns why it cannot be used, if so.
+
+        A damaged one is set aside. One that cannot be read stays as it is, and nothing is written over it.
+        """
         try:
-            data = file.read(0, min(file.size(), _LARGEST))
-        finally:
-            file.close()
-        try:
-            self._learner, self._beside = load(data, self._model)
+            if self._files.exists(self._path):
+                self._learner, self._beside = load(self._read(), self._model)
         except (Damaged, ModelMismatch) as error:
-            self._files.rename(self._path, self._path.with_name(self._path.name + ASIDE))
-            self._files.sync_folder(self._path.parent)
+            return f"{error.message}{self._set_aside()}"
+        except StorageFault as error:
+            self._is_readable = False
             return error.message
         return ""
 
     def about(self, intent: Intent) -> Learned | None:
-        return self._learner.about(intent)
+        return self._learner.about(intent) if self._settings.is_enabled else None
 
     @property
     def is_enabled(self) -> bool:
-        return self._learner.is_enabled
+        return self._settings.is_enabled and self._learner.is_enabled
 
     @property
     def threshold(self) -> float:
         return self._learner.profile.threshold
-
-    @property
-    def learned_until_us(self) -> int:
-        return max((lesson.ended_us for lesson in self._learner.snapshot().lessons), default=0)
 
     @property
     def resident_bytes(self) -> int:
@@ -90,25 +84,30 @@ class SonaEngine:
 
     @property
     def is_due(self) -> bool:
-        return self._fresh >= self._learner.profile.refit_every
+        return self._learner.is_due
+
+    def lesson(self, run: TrajectoryId) -> Lesson | None:
+        return self._learner.lesson(run)
+
+    def may_have_been_learned(self, ended_us: int) -> bool:
+        return not self._learner.is_whole and ended_us <= self._learner.last_us
 
     def learn(self, lesson: Lesson, memories: Memories) -> None:
         self._learner.learn(lesson, memories)
-        self._fresh += 1
         self._unsaved = True
 
     def refit(self, memories: Memories) -> Cycle:
-        self._fresh = 0
         self._unsaved = True
         return self._learner.refit(memories)
 
     def forget(self, keys: Iterable[int], runs: Container[TrajectoryId]) -> None:
         if self._learner.forget(keys, runs):
-            self._fresh = self._learner.profile.refit_every  # weights are to be fitted to what is left
             self._unsaved = True
+        for suffix in (ASIDE, _TEMPORARY):  # which may name them too
+            self._files.unlink(self._path.with_name(self._path.name + suffix))
 
     def save(self) -> None:
-        if self._unsaved:
+        if self._unsaved and self._is_readable:
             data = dump(self._learner, self._model, microseconds(self._clock.now()), self._beside)
             temporary = self._path.with_name(self._path.name + _TEMPORARY)
             self._files.unlink(temporary)
@@ -117,11 +116,26 @@ class SonaEngine:
 
     def discard(self) -> None:
         self._learner, self._beside = self._begun(), {}
-        self._fresh, self._unsaved = 0, False
+        self._unsaved, self._is_readable = False, True
         for name in (NAME, NAME + ASIDE, NAME + _TEMPORARY):
             self._files.unlink(self._path.with_name(name))
 
+    def _read(self) -> bytes:
+        file = self._files.open(self._path, writable=False)
+        try:
+            return file.read(0, min(file.size(), _LARGEST))
+        finally:
+            file.close()
+
+    def _set_aside(self) -> str:
+        """Put the state where nobody reads it; returns what is to be said if that fails, and then nothing is written over it."""
+        try:
+            self._files.rename(self._path, self._path.with_name(self._path.name + ASIDE))
+            self._files.sync_folder(self._path.parent)
+        except StorageFault as error:
+            self._is_readable = False
+            return f"; it could not be set aside: {error.message}"
+        return ""
+
     def _begun(self) -> Learner:
-        learner = Learner(self._model.dim, profile(self._settings.profile))
-        learner.is_enabled = self._settings.is_enabled
-        return learner
+        return Learner(self._model.dim, profile(self._settings.profile))

@@ -84,9 +84,10 @@ class Snapshot:
     shown: Counter[int]
     generation: int
     refused: int
+    since_refit: int
 
 
-_NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0)
+_NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0, 0)
 
 
 class Learner:
@@ -97,6 +98,7 @@ class Learner:
         self.is_enabled = True
         self.generation = known.generation
         self.refused = known.refused
+        self._since_refit = known.since_refit  # so many runs came
         self._dim = dim
         self._base = known.base
         self._earlier = deque(known.earlier, maxlen=_GENERATIONS)
@@ -118,11 +120,31 @@ class Learner:
             shown=Counter(self._shown),
             generation=self.generation,
             refused=self.refused,
+            since_refit=self._since_refit,
         )
 
     def __len__(self) -> int:
         """How many runs it holds."""
         return len(self._replay)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds all runs that came."""
+        return self._replay.is_whole
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so many runs came, or weights went, that the base adapter should be fitted anew."""
+        return self._since_refit >= self.profile.refit_every
+
+    def lesson(self, run: TrajectoryId) -> Lesson | None:
+        """Return what it holds of a run."""
+        return self._replay.get(run)
+
+    @property
+    def last_us(self) -> int:
+        """When the last run that it holds ended."""
+        return max((lesson.ended_us for lesson in self._replay), default=0)
 
     def about(self, intent: Intent) -> Learned | None:
         """Return what was learned that has to do with a question; None when learning is off, or nothing was learned."""
@@ -148,6 +170,7 @@ class Learner:
         lesson, rng = _rounded(lesson), self._rng()
         if lesson.id not in self._replay:
             self._shown.update(lesson.keys[: len(lesson.shown)].tolist())
+        self._since_refit += 1
         self._bank.put(lesson)
         gone = self._replay.put(lesson, rng)
         if gone is not None:
@@ -159,6 +182,7 @@ class Learner:
     def refit(self, memories: Memories) -> Cycle:
         """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
         rng, lessons = self._rng(), list(self._replay)
+        self._since_refit = 0
         gain = change(lessons, memories, self._bank, self.profile, rng)
         if gain is None:
             return Cycle("too few", None)
@@ -189,28 +213,27 @@ class Learner:
         return self.generation
 
     def forget(self, keys: Iterable[int], runs: Container[TrajectoryId] = ()) -> bool:
-        """Leave no trace of these memories, nor of these runs; return whether there was any.
+        """Leave no trace of these memories, nor of these runs; return whether that changed anything.
 
-        Weights cannot forget one example: they go, and those of every earlier generation, until the next cycle fits them to what is
-        left.
+        Weights cannot forget one example, and any memory may have been one that nobody asked for: they go, and those of every earlier
+        generation, until the next cycle fits them to what is left.
         """
-        gone = set(keys)
+        gone, had_weights = set(keys), self._base is not None or self._micro is not None or len(self._earlier) > 0
         held = list(self._replay)
-        touched = [each for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())]
+        touched = {each.id for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())}
         was_shown = gone.intersection(self._shown)
-        if not touched and not was_shown:
-            return False
         for key in was_shown:
             del self._shown[key]
-        for lesson in touched:
-            self._bank.drop(lesson.id)
-        left = {each.id: each if each not in touched else _without(each, gone) for each in held if each.id not in runs}
-        lessons = [each for each in left.values() if each is not None]
-        self._replay = Replay(self.profile.replay, lessons, len(lessons) + self._replay.seen - len(held))
-        self._bank = Bank(self._dim, lessons)
+        if touched:
+            left = [_without(each, gone) if each.id in touched else each for each in held if each.id not in runs]
+            lessons = [each for each in left if each is not None]
+            self._replay = Replay(self.profile.replay, lessons, len(lessons) + self._replay.seen - len(held))
+            self._bank = Bank(self._dim, lessons)
         self._base, self._micro, self._held = None, None, None
         self._earlier.clear()
-        return True
+        if had_weights:
+            self._since_refit = self.profile.refit_every
+        return bool(touched or was_shown or had_weights)
 
     @staticmethod
     def micro_of(adapter: Adapter) -> Training:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -32,6 +32,9 @@ class Replay:
 
     def __contains__(self, which: TrajectoryId) -> bool:
         return which in self._lessons
+
+    def get(self, which: TrajectoryId) -> Lesson | None:
+        return self._lessons.get(which)
 
     @property
     def is_whole(self) -> bool:
@@ -58,11 +61,3 @@ class Replay:
         if place < half:  # it stays, in the place of another of the sample
             leaving = old[place]
         return self._lessons.pop(leaving)
-
-    def drop(self, gone: Callable[[Lesson], bool]) -> int:
-        """Let go of some; return how many. They count as if they had never come."""
-        leaving = [lesson.id for lesson in self if gone(lesson)]
-        for which in leaving:
-            del self._lessons[which]
-        self.seen -= len(leaving)
-        return len(leaving)

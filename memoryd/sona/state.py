@@ -1,6 +1,6 @@
 """What a learner knows, as JSON: {user}/sona.json.
 
-    version, embedder {name, sha256}, dim, profile, enabled, generation, refused, seen, updated
+    version, embedder {name, sha256}, dim, profile, enabled, generation, refused, seen, since_refit, updated_us
     base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
     replay[]          {id, vector, terms, rarity, shown, keys, base, credit, harmed, quality, coarse, ended_us}
@@ -58,6 +58,7 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
         "generation": known.generation,
         "refused": known.refused,
         "seen": known.seen,
+        "since_refit": known.since_refit,
         "updated_us": updated_us,
         "base": _factors(known.base),
         "earlier": [{"generation": number, **(_factors(each) or {})} for number, each in known.earlier],
@@ -98,7 +99,7 @@ def load(data: bytes, model: ModelInfo) -> tuple[Learner, dict[str, object]]:
 
 _KNOWN: Final = frozenset(
     (
-        "version", "embedder", "dim", "profile", "enabled", "generation", "refused", "seen", "updated_us",
+        "version", "embedder", "dim", "profile", "enabled", "generation", "refused", "seen", "since_refit", "updated_us",
         "base", "earlier", "micro", "ewc", "shown", "replay",
     )
 )  # fmt: skip
@@ -120,6 +121,7 @@ def _learner(found: Json, dim: int) -> Learner:
         shown=Counter({int(key): _count(times) for key, times in found["shown"].items()}),
         generation=_count(found["generation"]),
         refused=_count(found["refused"]),
+        since_refit=_count(found["since_refit"]),
     )
     learner = Learner(dim, chosen, snapshot)
     if not isinstance(found["enabled"], bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,16 +18,23 @@ class Remembered:
     """Rows, int64 [n] ascending, of `vectors`, and the keys of their records, uint64 [n]."""
 
     def __init__(self, vectors: Blocks, rows: Rows, keys: Keys) -> None:
-        order = np.argsort(keys, kind="stable")
         self._vectors = vectors
-        self._keys = keys[order]
-        self._rows = rows[order]
+        self._rows = rows
+        self._keys = keys
+
+    @cached_property
+    def _order(self) -> Rows:
+        """The places by key, which only who learns from a run needs."""
+        return np.argsort(self._keys, kind="stable")
 
     def vectors(self, keys: Keys) -> tuple[Keys, Vectors]:
-        places = np.searchsorted(self._keys, keys)
+        if not len(self._keys):
+            return keys[:0], np.empty((0, self._vectors.dim), np.float32)
+        places = np.searchsorted(self._keys, keys, sorter=self._order)
         places[places == len(self._keys)] = 0
-        known = self._keys[places] == keys if len(self._keys) else np.zeros(len(keys), bool)
-        rows = self._rows[places[known]]
+        found_at = self._order[places]
+        known = self._keys[found_at] == keys
+        rows = self._rows[found_at[known]]
         order = np.argsort(rows)
         found = np.empty((len(rows), self._vectors.dim), np.float32)
         found[order] = self._vectors.take(rows[order])

@@ -154,7 +154,7 @@ class Question:
         found = {
             row: nearest_cosine(windows, vector)
             for row, record in zip(rows.tolist(), records, strict=True)
-            if record and (windows := self.decode(record).windows)
+            if record and (windows := self.decode(record).windows) and not len(windows) % len(vector)
         }
         return np.fromiter(found, np.int64, len(found)), np.fromiter(found.values(), np.float32, len(found))
 

@@ -341,6 +341,7 @@ def test_a_forgotten_memory_leaves_no_trace() -> None:
     assert record(target) not in found.helped
     # As if it had never been there: the weights too.
     assert np.array_equal(learned(of, given[5].intent, held), learned(others, given[5].intent, held))
+    assert of.forget([target])  # the weights that were fitted since
     assert not of.forget([target])
 
 

@@ -65,12 +65,3 @@ def test_who_goes_is_named() -> None:
 
     assert gone is not None
     assert gone.ended_us not in [each.ended_us for each in replay]
-
-
-def test_what_is_dropped_has_never_come() -> None:
-    replay = filled(10, 8)
-
-    assert replay.drop(lambda each: each.ended_us % 2 == 0) == 4
-
-    assert [each.ended_us for each in replay] == [1, 3, 5, 7]
-    assert replay.is_whole
