@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
-BATCH: Final = 96  # lessons of a step
-_MOST: Final = 4 * BATCH  # lessons of a fit
+BATCH: Final = 64  # lessons of a step
+_MOST: Final = 6 * BATCH  # lessons of a fit
 _FREE_RATE: Final = 0.03
 _FREE_DECAY: Final = 0.001
 _IMPORTANT: Final = 128  # lessons that tell what is important

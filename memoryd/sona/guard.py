@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ENOUGH: Final = 64  # runs in which something helped: fewer tell too little
 LEAST: Final = -0.1  # nats
 _MOST: Final = 96
+_NEGATIVES: Final = 128  # memories that nobody asked for: enough to judge by
 _FOLDS: Final = 4
 _STEPS: Final = 12
 _RATE: Final = 0.01
@@ -39,7 +40,7 @@ def change(
 ) -> float | None:
     """Return how many nats more likely what helped becomes, in the mean over runs; None when there are too few of them."""
     positive = [lesson for lesson in lessons if lesson.is_positive][-_MOST:]
-    given = task(positive, memories, memories.sample(profile.negatives, rng)) if len(positive) >= ENOUGH else None
+    given = task(positive, memories, memories.sample(_NEGATIVES, rng)) if len(positive) >= ENOUGH else None
     if given is None or len(given.lessons) < ENOUGH:
         return None
     order = rng.permutation(len(given.lessons))
