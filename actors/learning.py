@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
 
 from memoryd.actors.mailbox import Deadline
+from memoryd.protocol import messages as m
 from memoryd.protocol.errors import Damaged, MemorydError, StorageFault
 from memoryd.protocol.internal import Embed
 from memoryd.protocol.keys import folded, keys_of
 from memoryd.protocol.learning import Lesson
-from memoryd.protocol.records import ANY, microseconds
+from memoryd.protocol.records import ANY, microseconds, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from memoryd.actors.wording import Wording
     from memoryd.protocol.ids import RecordId, TrajectoryId, UserId
     from memoryd.protocol.interfaces import IndexView, Vectors, Words
-    from memoryd.protocol.learning import Learned, LearningEngine
+    from memoryd.protocol.learning import Learned, LearningEngine, Pattern
     from memoryd.protocol.records import Trajectory
 
 log = structlog.get_logger("memoryd.learning")
@@ -116,6 +118,47 @@ class Learning:
         if self._engine.is_due:
             self._wake(QUIET_S)
 
+    async def status(self) -> m.LearningStatus:
+        """Return what can be said of it at a glance."""
+        async with self._alone:
+            return await self._pools.search(self._engine.status)
+
+    async def choose(self, message: m.SetLearning) -> m.LearningStatus:
+        """Switch it on or off, or take another profile. Raises InvalidMessage or StorageFault."""
+        await self._changed(partial(self._engine.choose, message.enabled, message.profile))
+        self.catch_up()  # with what was not learned while it was off
+        return await self.status()
+
+    async def rollback(self, message: m.RollbackLearning) -> m.LearningStatus:
+        """Go back to earlier weights. Raises InvalidMessage or StorageFault."""
+        await self._changed(partial(self._engine.rollback, message.generations))
+        return await self.status()
+
+    async def patterns(self, message: m.ListPatterns) -> m.Patterns:
+        """Return what is asked again and again, or what is near to a query."""
+        vector = await self._embedded(message.query, urgent=True) if message.query else None
+        async with self._alone:
+            found = await self._pools.search(self._engine.patterns)
+        if vector is not None:
+            found = sorted(found, key=lambda each: -float(each.centre @ vector))
+        return m.Patterns(patterns=tuple(self._shown(each, vector) for each in found[: message.limit]))
+
+    def _shown(self, pattern: Pattern, vector: Vectors | None) -> m.PatternInfo:
+        example = self._trajectories.get(pattern.example)
+        return m.PatternInfo(
+            example=example.query if example is not None else "",
+            runs=len(pattern.runs),
+            quality=pattern.quality,
+            helped=tuple(m.HelpedBy(id=record, runs=runs) for record, runs in pattern.helped.items()),
+            last=moment_of(pattern.last_us),
+            cosine=None if vector is None else float(pattern.centre @ vector),
+        )
+
+    async def _changed(self, change: Callable[[], None]) -> None:
+        async with self._alone:
+            await self._pools.disk(change)
+            await self._pools.disk(self._engine.save)
+
     async def discard(self) -> None:
         """Forget everything."""
         self._runs.clear()
@@ -146,13 +189,11 @@ class Learning:
         try:
             run = self._trajectories.get(which)
             if run is not None:
-                query = self._wording.addressed(run.query)[:QUESTION_CHARACTERS]
-                message = Embed(texts=(query,), urgent=False, weight=len(query))
-                found = await self._embedder.ask(message, deadline=Deadline.after(EMBED_WITHIN_S), wait_for_room=True)
+                vector = await self._embedded(run.query, urgent=False)
                 async with self._alone:
                     run = self._trajectories.get(which)  # which may be judged anew, or forgotten, meanwhile
                     if run is not None:
-                        await self._pools.disk_in_background(self._learn, run, found.vectors[0])
+                        await self._pools.disk_in_background(self._learn, run, vector)
         except Exception as error:  # noqa: BLE001 - what a run teaches is worth nobody's memory
             is_ours = not isinstance(error, MemorydError) or isinstance(error, Damaged)
             self._failed(error)
@@ -160,6 +201,15 @@ class Learning:
                 self._runs[which] = None
                 return False
         return True
+
+    async def _embedded(self, query: str, *, urgent: bool) -> Vectors:
+        """Return the vector of a query as a recall has it. Raises MemorydError."""
+        text = self._wording.addressed(query)[:QUESTION_CHARACTERS]
+        message = Embed(texts=(text,), urgent=urgent, weight=len(text))
+        deadline = Deadline.after(EMBED_WITHIN_S)
+        found = await self._embedder.ask(message, deadline=deadline, wait_for_room=not urgent)
+        vector: Vectors = found.vectors[0]
+        return vector
 
     async def _refit(self) -> None:
         try:

@@ -25,6 +25,7 @@ from memoryd.actors.learning import Learning, LearningDue
 from memoryd.actors.looking import Looks
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.recalling import Recaller
+from memoryd.actors.recent import RecentRecalls
 from memoryd.actors.trajectories import Trajectories, ended, fitting_prefix, outcome_of, weight_of
 from memoryd.actors.wording import Wording
 from memoryd.actors.writer import CommitDue, Rebased, TidyDue, Writer
@@ -147,6 +148,7 @@ class MemoryAgent(Actor):
         self._model = model
         self._jobs: deque[_Job] = deque()
         self._received = Seq(0)  # the last event taken from the relay
+        self._recent = RecentRecalls()
         self._last_used = 0.0
         self._opened: Opened | None = None
         self._writer: Writer | None = None
@@ -273,7 +275,7 @@ class MemoryAgent(Actor):
             self._last_used = asyncio.get_running_loop().time()
         match message:
             case m.Recall():
-                return ctx.detach(self._recaller.recall(message, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
+                return ctx.detach(self._recall(message, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
             case m.Why():
                 return ctx.detach(self._recaller.why(message, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
             case Ingest():
@@ -323,6 +325,14 @@ class MemoryAgent(Actor):
                 return ctx.detach(self._end(message))
             case m.ListTrajectories(limit=limit):
                 return m.Trajectories(trajectories=tuple(fitting_prefix(self._trajectories.newest(limit), weight_of)))
+            case m.GetLearning():
+                return ctx.detach(self._learning.status())
+            case m.SetLearning():
+                return ctx.detach(self._learning.choose(message))
+            case m.RollbackLearning():
+                return ctx.detach(self._learning.rollback(message))
+            case m.ListPatterns():
+                return ctx.detach(self._learning.patterns(message))
             case Fetch(ids=ids):
                 return self._fetch(ids)
             case Repair():
@@ -330,6 +340,12 @@ class MemoryAgent(Actor):
             case ObserveUser():
                 return self.status()
         return None
+
+    async def _recall(self, message: m.Recall, deadline: Deadline) -> m.Recalled:
+        recalled = await self._recaller.recall(message, deadline)
+        shown = (memory.record.id for memory in recalled.memories)
+        self._recent.note(message.query, shown, asyncio.get_running_loop().time())
+        return recalled
 
     # --- events ---
 
@@ -401,7 +417,8 @@ class MemoryAgent(Actor):
 
     def _follow(self, signal: RunSignal, item: MappedEvent) -> None:
         when = item.drafts[0].timestamp if item.drafts and item.drafts[0].timestamp else self._clock.now()
-        changed = self._trajectories.follow(signal, when)
+        now = asyncio.get_running_loop().time()
+        changed = self._trajectories.follow(signal, when, self._recent.shown_for(signal.query, now))
         if changed is not None:
             self._write.keep(changed)
             self._learning.follow(changed)
@@ -532,6 +549,7 @@ class MemoryAgent(Actor):
         ids = self._index.select(ANY)
         self._index.discard(ids)
         self._trajectories.clear()
+        self._recent.clear()
         await self._wording.discard()
         await self._learning.discard()
         await self._write.exchange(partial(self._store.erase, self._user))

@@ -63,10 +63,11 @@ class Trajectories:
         """Return the last ones to begin, newest first."""
         return tuple(sorted(self._by_id.values(), key=lambda each: each.started, reverse=True)[:limit])
 
-    def follow(self, signal: RunSignal, when: datetime) -> Trajectory | None:
+    def follow(self, signal: RunSignal, when: datetime, shown: tuple[RecordId, ...] = ()) -> Trajectory | None:
         """Apply what an event says about its run; return the trajectory if it changed.
 
-        The first beginning counts. An end without a beginning makes a trajectory that has only its outcome.
+        The first beginning counts; these memories were `shown` for it. An end without a beginning makes a trajectory that has only its
+        outcome.
         """
         if not signal.run_id or signal.phase == "step":
             return None
@@ -76,7 +77,11 @@ class Trajectories:
             return None
         if trajectory is None:
             trajectory = Trajectory(
-                id=TrajectoryId(new_ulid(when)), query=signal.query, started=when, run_id=signal.run_id
+                id=TrajectoryId(new_ulid(when)),
+                query=signal.query,
+                started=when,
+                shown=shown,
+                run_id=signal.run_id,
             )
         if signal.phase == "end":
             trajectory = msgspec.structs.replace(trajectory, ended=when, quality=signal.quality)

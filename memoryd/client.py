@@ -296,6 +296,26 @@ class Memory:
         """Return the newest trajectories, the last one first."""
         return list((await self._use.request(user, m.ListTrajectories(limit=limit), WITHIN_S)).trajectories)
 
+    # --- learning ---
+
+    async def learning(self, *, user: str | None = None) -> m.LearningStatus:
+        """Return what was learned from the user's runs, at a glance."""
+        return await self._use.request(user, m.GetLearning(), WITHIN_S)
+
+    async def set_learning(
+        self, *, enabled: bool | None = None, profile: str | None = None, user: str | None = None
+    ) -> m.LearningStatus:
+        """Switch the user's learning on or off, or choose another profile, which begins with new weights."""
+        return await self._use.request(user, m.SetLearning(enabled=enabled, profile=profile), WITHIN_S)
+
+    async def rollback_learning(self, generations: int = 1, *, user: str | None = None) -> m.LearningStatus:
+        """Go back to an earlier generation of weights."""
+        return await self._use.request(user, m.RollbackLearning(generations=generations), WITHIN_S)
+
+    async def patterns(self, query: str = "", *, limit: int = 20, user: str | None = None) -> list[m.PatternInfo]:
+        """Return what is asked again and again, the largest first; with a query what is nearest to it."""
+        return list((await self._use.request(user, m.ListPatterns(limit=limit, query=query), WITHIN_S)).patterns)
+
     # --- the global store ---
 
     async def publish_global(self, ids: Iterable[str], *, user: str | None = None) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memoryd.protocol.ids import RecordId, TrajectoryId
+    from memoryd.protocol.messages import LearningStatus
 
     Vector = NDArray[np.float32]  # [dim], unit length
     Scores = NDArray[np.float32]  # [m]
@@ -97,6 +98,21 @@ class Cycle(Protocol):
     def gain(self) -> float | None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Runs that asked alike: the centre of their questions, the run nearest to it, how many they are and how well they went.
+
+    `helped` says of each memory in how many of them it helped, most first.
+    """
+
+    centre: Vector
+    example: TrajectoryId
+    runs: tuple[TrajectoryId, ...]
+    quality: float
+    helped: Mapping[RecordId, int]
+    last_us: int
+
+
 class LearningEngine(Protocol):
     """What one user's runs teach. `about` and the properties may be asked from any thread; all else is called by one at a time, and blocks."""
 
@@ -142,6 +158,25 @@ class LearningEngine(Protocol):
 
     def forget(self, keys: Iterable[int], runs: Container[TrajectoryId]) -> None:
         """Leave no trace of these memories and these runs."""
+        ...
+
+    def status(self) -> LearningStatus:
+        """Return what can be said of it at a glance."""
+        ...
+
+    def patterns(self) -> Sequence[Pattern]:
+        """Return what is asked again and again, the largest first."""
+        ...
+
+    def choose(self, enabled: bool | None, profile: str | None) -> None:  # noqa: FBT001 - one of a pair
+        """Switch it on or off, and take another profile, which begins with new weights; None leaves as it is.
+
+        Raises InvalidMessage for a profile that does not exist.
+        """
+        ...
+
+    def rollback(self, generations: int) -> None:
+        """Go back to an earlier generation of weights. Raises InvalidMessage."""
         ...
 
     def save(self) -> None:

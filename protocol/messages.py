@@ -523,6 +523,89 @@ class Trajectories(Struct, frozen=True, kw_only=True):
     trajectories: tuple[Trajectory, ...]
 
 
+# --- learning ---
+
+
+class GetLearning(Ask["LearningStatus"], frozen=True, kw_only=True):
+    """Ask what was learned from this user's runs."""
+
+
+class SetLearning(Ask["LearningStatus"], frozen=True, kw_only=True):
+    """Switch the user's learning on or off, or choose another profile; what is None stays as it is.
+
+    Another profile keeps runs, as many as it has room for, and begins with new weights.
+    """
+
+    enabled: bool | None = None
+    profile: str | None = None
+
+
+class RollbackLearning(Ask["LearningStatus"], frozen=True, kw_only=True):
+    """Go back to an earlier generation of weights."""
+
+    generations: int = 1
+
+
+class LearningStatus(Struct, frozen=True, kw_only=True):
+    """What was learned: `runs` of `seen` are held, of at most `room`; in `positive` of them something is known to have helped.
+
+    `generation` counts the fits that the guard accepted, `refused` those it did not; so many `earlier` ones can be gone back to. The next
+    comes after `due_in` runs. `outcome` and `gain`, in nats, are those of the last one. `base` and `micro` say how far the adapters
+    bend a question (Frobenius norm); `tasks` how often weights were consolidated.
+    """
+
+    enabled: bool
+    profile: str
+    runs: int
+    seen: int
+    room: int
+    positive: int
+    generation: int
+    refused: int
+    earlier: int
+    due_in: int
+    outcome: str
+    gain: float | None
+    base: float
+    micro: float
+    tasks: int
+
+
+class ListPatterns(Ask["Patterns"], frozen=True, kw_only=True):
+    """Ask what is asked again and again, the largest patterns first; with a `query` those that are nearest to it."""
+
+    limit: int = 20
+    query: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_BATCH:
+            raise InvalidMessage("limit out of range", field="limit", hint=f"use 1 to {MAX_BATCH}")
+        if self.query:
+            checked_text(self.query, "query", MAX_QUERY_BYTES)
+
+
+class HelpedBy(Struct, frozen=True, kw_only=True):
+    """A memory, and in how many runs of a pattern it helped."""
+
+    id: RecordId
+    runs: int
+
+
+class PatternInfo(Struct, frozen=True, kw_only=True):
+    """`runs` that asked alike: an `example` of the questions, how well they went, what helped, and how near they are to the query asked with."""
+
+    example: str
+    runs: int
+    quality: float
+    helped: tuple[HelpedBy, ...]
+    last: Moment
+    cosine: float | None = None
+
+
+class Patterns(Struct, frozen=True, kw_only=True):
+    patterns: tuple[PatternInfo, ...]
+
+
 # --- the global store ---
 
 
@@ -753,6 +836,10 @@ REQUESTS: Final[Mapping[str, type[Ask[object]]]] = {
     "add_step": AddStep,
     "end_trajectory": EndTrajectory,
     "list_trajectories": ListTrajectories,
+    "learning": GetLearning,
+    "set_learning": SetLearning,
+    "rollback_learning": RollbackLearning,
+    "list_patterns": ListPatterns,
     "publish_global": PublishGlobal,
     "unpublish_global": UnpublishGlobal,
     "status": GetStatus,
@@ -782,6 +869,10 @@ REPLIES: Final[Mapping[type[Ask[object]], type[Struct]]] = {
     AddStep: Done,
     EndTrajectory: Trajectory,
     ListTrajectories: Trajectories,
+    GetLearning: LearningStatus,
+    SetLearning: LearningStatus,
+    RollbackLearning: LearningStatus,
+    ListPatterns: Patterns,
     PublishGlobal: Done,
     UnpublishGlobal: Done,
     GetStatus: Status,

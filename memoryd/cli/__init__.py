@@ -18,7 +18,7 @@ EXIT_INTERRUPTED: Final = 130
 _SECTIONS: Final = {
     "Run the daemon": {"serve": "serve", "status": "operations", "tree": "operations", "doctor": "doctor"},
     "Give it experience": {"publish": "publish", "ingest": "publish", "remember": "memories"},
-    "Ask it": {"recall": "memories", "why": "why", "trajectories": "operations"},
+    "Ask it": {"recall": "memories", "why": "why", "trajectories": "operations", "sona": "sona"},
     "Keep, move and remove": {
         "forget": "memories",
         "export": "transfer",

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from memoryd.cli.options import Target, reaches_daemon
+from memoryd.cli.options import Target, ask, reaches_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from memoryd.cli.connection import Connection
     from memoryd.protocol.messages import VerifyFinding
-
-T = TypeVar("T")
 
 EXIT_DAMAGED = 74
 
@@ -34,7 +30,7 @@ def status_command(target: Target, as_json: bool) -> None:  # noqa: FBT001 - cli
       memoryd status
       memoryd status --json | jq .lag_events
     """
-    status = _ask(target, lambda connection: connection.memory.status(user=target.user))
+    status = ask(target, lambda connection: connection.memory.status(user=target.user))
     if as_json:
         import msgspec
 
@@ -60,7 +56,7 @@ def tree_command(target: Target) -> None:
     from memoryd.cli.output import console
     from memoryd.cli.screens import supervision_tree
 
-    console().print(supervision_tree(_ask(target, lambda connection: connection.memory.tree()).actors))
+    console().print(supervision_tree(ask(target, lambda connection: connection.memory.tree()).actors))
 
 
 @click.command("verify")
@@ -87,7 +83,7 @@ def verify_command(target: Target, repair: bool) -> int:  # noqa: FBT001 - click
         left = await connection.memory.verify(user=target.user, repair=True) if repair and found else found
         return found, left, connection.user
 
-    found, left, user = _ask(target, findings)
+    found, left, user = ask(target, findings)
     if not found:
         click.echo(f"the memory of {user} is sound")
         return 0
@@ -117,7 +113,7 @@ def metrics_command(target: Target) -> None:
     Example:
       memoryd metrics | grep recall
     """
-    click.echo(_ask(target, lambda connection: connection.memory.metrics()), nl=False)
+    click.echo(ask(target, lambda connection: connection.memory.metrics()), nl=False)
 
 
 @click.command("trajectories")
@@ -133,7 +129,7 @@ def trajectories_command(target: Target, limit: int, as_json: bool) -> None:  # 
     Example:
       memoryd trajectories --user alice -n 10
     """
-    found = _ask(target, lambda connection: connection.memory.trajectories(user=target.user, limit=limit))
+    found = ask(target, lambda connection: connection.memory.trajectories(user=target.user, limit=limit))
     if as_json:
         import msgspec
 
@@ -143,14 +139,3 @@ def trajectories_command(target: Target, limit: int, as_json: bool) -> None:  # 
     from memoryd.cli.output import console, trajectories_table
 
     console().print(trajectories_table(found, datetime.now(UTC)) if found else "no run has begun yet")
-
-
-def _ask(target: Target, question: Callable[[Connection], Awaitable[T]]) -> T:
-    """Ask the daemon one thing."""
-    from memoryd.cli.connection import connected, run
-
-    async def work() -> T:
-        async with connected(target) as connection:
-            return await question(connection)
-
-    return run(work())

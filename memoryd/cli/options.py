@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
@@ -15,7 +15,10 @@ from memoryd.paths import default_config, default_data_dir, default_socket
 from memoryd.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
+    from memoryd.cli.connection import Connection
     from memoryd.config import Config
+
+T = TypeVar("T")
 
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
@@ -58,6 +61,17 @@ def reaches_daemon(command: Callable[..., int | None]) -> Callable[..., int | No
         return command(Target(socket, token_file, user), **kwargs)
 
     return with_target
+
+
+def ask(target: Target, question: Callable[[Connection], Awaitable[T]]) -> T:
+    """Ask the daemon one thing."""
+    from memoryd.cli.connection import connected, run
+
+    async def work() -> T:
+        async with connected(target) as connection:
+            return await question(connection)
+
+    return run(work())
 
 
 def speaks_of_time(command: Callable[..., int | None]) -> Callable[..., int | None]:

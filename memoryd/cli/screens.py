@@ -15,7 +15,16 @@ from memoryd.cli.output import TEXT_WIDTH, age, duration, facts, outcome, phase,
 
 if TYPE_CHECKING:
     from memoryd.app import Banner
-    from memoryd.protocol.messages import Branches, Compared, ErasureProof, MailboxStatus, Status, UserStatus
+    from memoryd.protocol.messages import (
+        Branches,
+        Compared,
+        ErasureProof,
+        LearningStatus,
+        MailboxStatus,
+        PatternInfo,
+        Status,
+        UserStatus,
+    )
 
 USERS: str = "session/memories"  # the path, below the root, of the actor that has the users' agents below it
 
@@ -51,6 +60,42 @@ def receipt_screen(proof: ErasureProof) -> RenderableType:
     heading = facts([("erased", f"{proof.at:%Y-%m-%d %H:%M:%S} UTC"), ("all together", proof.records_sha256)])
     tables = [erased, files, *([left] if proof.traces else [])]
     return Panel(Group(heading, *tables), title="receipt", title_align="left", expand=False, subtitle=verdict)
+
+
+def learning_screen(found: LearningStatus) -> RenderableType:
+    """Return what was learned from runs."""
+    state = Text("● on", style="green") if found.enabled else Text("● off", style="yellow")
+    gain = "" if found.gain is None else f", {found.gain:+.2f} nats"
+    rows: list[tuple[str, str | Text]] = [
+        ("learning", state),
+        ("profile", found.profile),
+        (
+            "runs",
+            f"{found.runs:,} held of {found.seen:,}, room for {found.room:,}; something helped in {found.positive:,}",
+        ),
+        ("weights", f"generation {found.generation}, {found.earlier} to go back to; the guard refused {found.refused}"),
+        ("last fit", f"{found.outcome}{gain}" if found.outcome else "none since the memory was opened"),
+        ("next fit", f"after {found.due_in} more runs" if found.due_in else "when it is quiet"),
+        ("bends by", f"base {found.base:.3f}, micro {found.micro:.3f}; consolidated {found.tasks} times"),
+    ]
+    return Panel(facts(rows), title="sona", title_align="left", expand=False)
+
+
+def patterns_screen(found: Sequence[PatternInfo]) -> RenderableType:
+    """Return what is asked again and again."""
+    is_asked = any(each.cosine is not None for each in found)
+    made = table("question", ">runs", "went", ">helped", *([">near"] if is_asked else []), ">last")
+    now = datetime.now(UTC)
+    for each in found:
+        made.add_row(
+            shorten(each.example, TEXT_WIDTH),
+            f"{each.runs:,}",
+            outcome(each.quality),
+            f"{len(each.helped):,}",
+            *([f"{each.cosine:.2f}"] if each.cosine is not None else []),
+            age(each.last, now),
+        )
+    return made
 
 
 def branches_screen(found: Branches) -> RenderableType:

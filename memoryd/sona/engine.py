@@ -5,22 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from memoryd.files import replace_file
 from memoryd.protocol.errors import Damaged, ModelMismatch, StorageFault
 from memoryd.protocol.records import microseconds
 from memoryd.sona.learner import Learner
-from memoryd.sona.profiles import profile
+from memoryd.sona.profiles import profile as profile_of
 from memoryd.sona.state import dump, load
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Sequence
     from pathlib import Path
 
     from memoryd.clock import Clock
     from memoryd.files import FileSystem
     from memoryd.protocol.ids import TrajectoryId
     from memoryd.protocol.interfaces import ModelInfo
-    from memoryd.protocol.learning import Intent, Lesson, Memories
+    from memoryd.protocol.learning import Intent, Lesson, Memories, Pattern
+    from memoryd.protocol.messages import LearningStatus
     from memoryd.sona.learner import Cycle, Learned
 
 NAME: Final = "sona.json"
@@ -106,6 +109,24 @@ class SonaEngine:
         for suffix in (ASIDE, _TEMPORARY):  # which may name them too
             self._files.unlink(self._path.with_name(self._path.name + suffix))
 
+    def status(self) -> LearningStatus:
+        known = self._learner.status()
+        return known if self._settings.is_enabled else replace(known, enabled=False)
+
+    def patterns(self) -> Sequence[Pattern]:
+        return self._learner.patterns()
+
+    def choose(self, enabled: bool | None, profile: str | None) -> None:  # noqa: FBT001 - see the protocol
+        if profile is not None and profile != self._learner.profile.name:
+            self._learner = self._learner.in_profile(profile_of(profile))
+        if enabled is not None:
+            self._learner.is_enabled = enabled
+        self._unsaved = True
+
+    def rollback(self, generations: int) -> None:
+        self._learner.rollback(generations)
+        self._unsaved = True
+
     def save(self) -> None:
         if self._unsaved and self._is_readable:
             data = dump(self._learner, self._model, microseconds(self._clock.now()), self._beside)
@@ -138,4 +159,4 @@ class SonaEngine:
         return ""
 
     def _begun(self) -> Learner:
-        return Learner(self._model.dim, profile(self._settings.profile))
+        return Learner(self._model.dim, profile_of(self._settings.profile))

@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from memoryd.protocol.errors import InvalidMessage
+from memoryd.protocol.messages import LearningStatus
 from memoryd.sona.bank import Bank, said
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
 from memoryd.sona.fitting import fitted, important
 from memoryd.sona.guard import LEAST, change
 from memoryd.sona.lora import Adapter, Training
+from memoryd.sona.patterns import patterns
 from memoryd.sona.replay import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
     from memoryd.protocol.ids import RecordId, TrajectoryId
-    from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Scores, Vector
+    from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Pattern, Scores, Vector
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
@@ -99,6 +101,7 @@ class Learner:
         self.generation = known.generation
         self.refused = known.refused
         self._since_refit = known.since_refit  # so many runs came
+        self._last: Cycle | None = None
         self._dim = dim
         self._base = known.base
         self._earlier = deque(known.earlier, maxlen=_GENERATIONS)
@@ -131,6 +134,40 @@ class Learner:
     def is_whole(self) -> bool:
         """Whether it holds all runs that came."""
         return self._replay.is_whole
+
+    def status(self) -> LearningStatus:
+        """Return what can be said of it at a glance."""
+        return LearningStatus(
+            enabled=self.is_enabled,
+            profile=self.profile.name,
+            runs=len(self._replay),
+            seen=self._replay.seen,
+            room=self.profile.replay,
+            positive=sum(lesson.is_positive for lesson in self._replay),
+            generation=self.generation,
+            refused=self.refused,
+            earlier=len(self._earlier),
+            due_in=max(0, self.profile.refit_every - self._since_refit),
+            outcome=self._last.outcome if self._last else "",
+            gain=self._last.gain if self._last else None,
+            base=0.0 if self._base is None else self._base.size,
+            micro=0.0 if self._micro is None else self._micro.adapter.size,
+            tasks=0 if self._held is None else self._held.tasks,
+        )
+
+    def patterns(self) -> list[Pattern]:
+        """Return what is asked again and again, the largest first."""
+        return patterns(list(self._replay), self.profile.clusters, self._rng())
+
+    def in_profile(self, profile: Profile) -> Learner:
+        """Return one of another profile that holds the last of these runs, and has no weights yet."""
+        lessons = tuple(self._replay.last(profile.replay))
+        known = replace(
+            _NOTHING, lessons=lessons, seen=self._replay.seen, shown=self._shown, since_refit=profile.refit_every
+        )
+        other = Learner(self._dim, profile, known)
+        other.is_enabled = self.is_enabled
+        return other
 
     @property
     def is_due(self) -> bool:
@@ -181,8 +218,12 @@ class Learner:
 
     def refit(self, memories: Memories) -> Cycle:
         """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
-        rng, lessons = self._rng(), list(self._replay)
         self._since_refit = 0
+        self._last = self._refitted(memories)
+        return self._last
+
+    def _refitted(self, memories: Memories) -> Cycle:
+        rng, lessons = self._rng(), list(self._replay)
         gain = change(lessons, memories, self._bank, self.profile, rng)
         if gain is None:
             return Cycle("too few", None)

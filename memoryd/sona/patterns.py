@@ -7,40 +7,25 @@ tell returning questions apart too badly (docs/research/learning.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from memoryd.protocol.learning import Pattern
 from memoryd.sona.lora import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from memoryd.protocol.ids import RecordId, TrajectoryId
-    from memoryd.protocol.learning import Lesson, Vector
+    from memoryd.protocol.ids import RecordId
+    from memoryd.protocol.learning import Lesson
     from memoryd.sona.lora import Floats
 
 _ROUNDS: Final = 25
 _SAME: Final = 0.95
 _TOGETHER: Final = 4  # runs that one cluster stands for, at least, in the mean
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """Runs that asked alike: the centre of their questions, the run nearest to it, how many they are and how well they went.
-
-    `helped` says of each memory in how many of them it helped.
-    """
-
-    centre: Vector
-    example: TrajectoryId
-    runs: tuple[TrajectoryId, ...]
-    quality: float
-    helped: Mapping[RecordId, int]
-    last_us: int
 
 
 def patterns(lessons: Sequence[Lesson], most: int, rng: np.random.Generator) -> list[Pattern]:

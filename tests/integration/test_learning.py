@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from memoryd.protocol.errors import InvalidMessage
 from memoryd.sona.engine import ASIDE, NAME
-from tests.helpers.daemon import PATIENCE_S, events, exported, running, texts
+from tests.helpers.daemon import PATIENCE_S, event, events, exported, running, texts
+from tests.integration.test_import import call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -199,3 +201,157 @@ async def test_the_state_goes_into_no_export(tmp_path: Path) -> None:
         after = await exported(house.memory, USER)
 
         assert [record for record in after if record.metadata.get("trajectory_id") != run.id] == before
+
+
+async def test_what_was_learned_can_be_looked_at(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        before = await house.memory.learning(user=USER)
+        assert (before.enabled, before.profile, before.runs, before.generation) == (True, "balanced", 0, 0)
+        assert await house.memory.patterns(user=USER) == []
+
+        ids = await filled(house)
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+        after = await house.memory.learning(user=USER)
+        (pattern,) = await house.memory.patterns(user=USER)
+        (found,) = await house.memory.patterns("how is a queue mended", user=USER, limit=3)
+
+        assert (after.runs, after.seen, after.room, after.positive, after.due_in) == (1, 1, 2_000, 1, 29)
+        assert (after.base, after.tasks, after.outcome, after.gain) == (0.0, 0, "", None)
+        assert 0 < after.micro < 1
+        assert (pattern.example, pattern.runs, pattern.quality, pattern.cosine) == (QUERY, 1, 0.9, None)
+        assert [(each.id, each.runs) for each in pattern.helped] == [(ids[HELPFUL], 1)]
+        assert found.cosine is not None
+        assert 0 < found.cosine < 1
+
+
+async def test_switched_off_answers_are_exactly_as_before_and_what_came_meanwhile_is_learned_afterwards(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        await ran(house, ids, [TEXTS[1]])
+        (run,) = await house.memory.trajectories(user=USER)
+
+        assert not (await house.memory.set_learning(enabled=False, user=USER)).enabled
+        off = await house.memory.recall(QUERY, user=USER, top_k=10, explain=True)
+        assert all(memory.sona_score == memory.score for memory in off.memories)
+        assert all(not part.startswith("sona") for m in off.memories if m.explanation for part in m.explanation.parts)
+        await ran(house, ids, [HELPFUL], query="why did the lease replace it")
+
+    async with running(tmp_path) as house:
+        assert not (await house.memory.learning(user=USER)).enabled
+        assert (await house.memory.set_learning(enabled=True, user=USER)).enabled
+
+        async def both() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 2
+
+        await eventually(both)
+        again = await house.memory.recall(QUERY, user=USER, top_k=10)
+        assert any(memory.sona_score > memory.score + 0.3 for memory in again.memories)
+        assert run.id in [each.id for each in await house.memory.trajectories(user=USER)]
+
+
+async def test_another_profile_keeps_the_runs_and_begins_with_new_weights(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+
+        changed = await house.memory.set_learning(profile="edge", user=USER)
+
+        assert (changed.profile, changed.runs, changed.room, changed.micro, changed.due_in) == ("edge", 1, 200, 0.0, 0)
+        assert await first(house) == HELPFUL
+        with pytest.raises(InvalidMessage) as refused:
+            await house.memory.set_learning(profile="turbo", user=USER)
+        assert refused.value.field == "profile"
+    async with running(tmp_path) as house:
+        assert (await house.memory.learning(user=USER)).profile == "edge"
+
+
+@pytest.mark.parametrize("generations", [1, 0, -1, 1 << 62])
+async def test_there_is_no_going_back_before_anything_was_fitted(tmp_path: Path, generations: int) -> None:
+    async with running(tmp_path) as house:
+        with pytest.raises(InvalidMessage) as refused:
+            await house.memory.rollback_learning(generations, user=USER)
+
+        assert refused.value.field == "generations"
+
+
+async def test_after_enough_runs_weights_are_fitted_when_it_is_quiet_and_one_can_go_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        for number in range(64):
+            await ran(house, ids, [HELPFUL], query=f"{QUERY} number {number}")
+
+        async def is_fitted() -> bool:
+            # Asking would make it busy: the state says when it was.
+            path = house.root / USER / NAME
+            return path.exists() and json.loads(path.read_bytes())["generation"] == 1
+
+        await eventually(is_fitted)
+        status = await house.memory.learning(user=USER)
+        assert (status.outcome, status.generation, status.earlier, status.tasks) == ("accepted", 1, 1, 1)
+        assert status.base > 0
+
+        back = await house.memory.rollback_learning(user=USER)
+        assert (back.generation, back.base, back.earlier) == (0, 0.0, 0)
+        assert await first(house) == HELPFUL
+
+
+async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        ids = await filled(house)
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+
+        stats = await call(house, "sona", "stats", "--user", USER)
+        as_json = json.loads((await call(house, "sona", "stats", "--user", USER, "--json")).stdout)
+        found = await call(house, "sona", "find", "mend a queue", "--user", USER)
+        listed = json.loads((await call(house, "sona", "patterns", "--user", USER, "--json")).stdout)
+        off = await call(house, "sona", "disable", "--user", USER)
+        on = json.loads((await call(house, "sona", "enable", "--user", USER, "--json")).stdout)
+        edge = await call(house, "sona", "profile", "edge", "--user", USER)
+        back = await call(house, "sona", "rollback", "--user", USER)
+        nothing = await call(house, "sona", "patterns", "--user", "bob")
+
+    assert "1 held of 1" in stats.stdout
+    assert as_json["runs"] == 1
+    assert QUERY in found.stdout
+    assert listed["patterns"][0]["helped"] == [{"id": ids[HELPFUL], "runs": 1}]
+    assert "off" in off.stdout
+    assert on["enabled"] is True
+    assert "edge" in edge.stdout
+    assert back.exit_code != 0
+    assert "no such generation" in back.stderr
+    assert "no run" in nothing.stdout
+
+
+@pytest.mark.parametrize(("end", "is_lifted"), [("conductor.run.completed", True), ("conductor.run.failed", False)])
+async def test_a_run_that_comes_as_events_was_shown_what_was_recalled_for_it(
+    tmp_path: Path, end: str, *, is_lifted: bool
+) -> None:
+    async with running(tmp_path) as house:
+        await filled(house)
+        asked = await house.memory.recall(QUERY, user=USER, top_k=3)
+        shown = [memory.record.id for memory in asked.memories]
+        await house.memory.publish(
+            [
+                event("begin", QUERY, "conductor.run.started", run_id="r1"),
+                event("done", "it is mended", end, run_id="r1"),
+                event("other", "something else", "conductor.run.started", run_id="r2"),
+            ],
+            user=USER,
+            ack="committed",
+        )
+
+        async def is_known() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 1
+
+        await eventually(is_known)
+        again = await house.memory.recall(QUERY, user=USER, top_k=20)
+        runs = {run.run_id: run.shown for run in await house.memory.trajectories(user=USER)}
+
+    assert runs == {"r1": tuple(shown), "r2": ()}
+    gains = {memory.record.id: memory.sona_score - memory.score for memory in again.memories}
+    assert all((gains[each] > 0) == is_lifted for each in shown)

@@ -59,6 +59,8 @@ def test_the_help_of_all_names_every_command() -> None:
         ["metrics"],
         ["verify"],
         ["trajectories"],
+        ["sona", "stats"],
+        ["sona", "find", "x"],
         ["recall", "x"],
         ["remember", "x"],
         ["forget", "01JZ8Q4T6V0000000000000000"],
