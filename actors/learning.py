@@ -37,6 +37,7 @@ EMBED_WITHIN_S: Final = 600.0
 SAVE_AFTER_S: Final = 5.0
 RETRY_AFTER_S: Final = 30.0
 QUIET_S: Final = 2.0  # without a message, before weights are fitted anew
+MOST_WAITS: Final = 30  # for that; then they are fitted beside what is asked, on a thread of low priority
 COARSE: Final = 5  # of the memories shown, when nobody says which of them helped
 QUESTION_CHARACTERS: Final = 1_000  # as of a recall
 
@@ -71,6 +72,7 @@ class Learning:
         self._runs: dict[TrajectoryId, None] = {}  # to be learned from, in this order
         self._is_teaching = False
         self._is_timed = False
+        self._waited = 0  # so often in vain for a quiet moment
         self._alone = asyncio.Lock()  # the engine takes one at a time
 
     def about(self, words: Words, vector: Vectors) -> Learned | None:
@@ -99,11 +101,14 @@ class Learning:
             self._begin()
 
     async def due(self, quiet_s: float) -> None:
-        """Go on with what failed, fit the weights anew if it is time and nobody asked for `quiet_s`, and write all that."""
+        """Go on with what failed, fit the weights anew if it is time and it is quiet, or long was not, and write all that."""
         self._is_timed = False
         self._begin()
-        if self._engine.is_due and quiet_s >= QUIET_S:
-            await self._refit()
+        if self._engine.is_due:
+            self._waited += 1
+            if quiet_s >= QUIET_S or self._waited > MOST_WAITS:
+                self._waited = 0
+                await self._refit()
         await self._save()
         if self._engine.is_due:
             self._wake(QUIET_S)

@@ -20,7 +20,7 @@ from memoryd.protocol.messages import LearningStatus
 from memoryd.sona.bank import Bank, said
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
 from memoryd.sona.fitting import fitted, important
-from memoryd.sona.guard import LEAST, change
+from memoryd.sona.guard import ENOUGH, LEAST, change
 from memoryd.sona.lora import Adapter, Training
 from memoryd.sona.patterns import patterns
 from memoryd.sona.replay import Replay
@@ -143,11 +143,11 @@ class Learner:
             runs=len(self._replay),
             seen=self._replay.seen,
             room=self.profile.replay,
-            positive=sum(lesson.is_positive for lesson in self._replay),
+            positive=self._positive,
             generation=self.generation,
             refused=self.refused,
             earlier=len(self._earlier),
-            due_in=max(0, self.profile.refit_every - self._since_refit),
+            due_in=max(0, self.profile.refit_every - self._since_refit, ENOUGH - self._positive),
             outcome=self._last.outcome if self._last else "",
             gain=self._last.gain if self._last else None,
             base=0.0 if self._base is None else self._base.size,
@@ -171,8 +171,8 @@ class Learner:
 
     @property
     def is_due(self) -> bool:
-        """Whether so many runs came, or weights went, that the base adapter should be fitted anew."""
-        return self._since_refit >= self.profile.refit_every
+        """Whether so many runs came, or weights went, that the base adapter should be fitted anew, and the guard can judge it."""
+        return self._since_refit >= self.profile.refit_every and self._positive >= ENOUGH
 
     def lesson(self, run: TrajectoryId) -> Lesson | None:
         """Return what it holds of a run."""
@@ -280,6 +280,10 @@ class Learner:
     def micro_of(adapter: Adapter) -> Training:
         """Return a micro adapter that goes on from here."""
         return Training(adapter, _INSTANT_RATE)
+
+    @property
+    def _positive(self) -> int:
+        return sum(lesson.is_positive for lesson in self._replay)
 
     def _tidy(self) -> None:
         if self._bank.is_thin:

@@ -216,7 +216,7 @@ async def test_what_was_learned_can_be_looked_at(tmp_path: Path) -> None:
         (pattern,) = await house.memory.patterns(user=USER)
         (found,) = await house.memory.patterns("how is a queue mended", user=USER, limit=3)
 
-        assert (after.runs, after.seen, after.room, after.positive, after.due_in) == (1, 1, 2_000, 1, 29)
+        assert (after.runs, after.seen, after.room, after.positive, after.due_in) == (1, 1, 2_000, 1, 63)
         assert (after.base, after.tasks, after.outcome, after.gain) == (0.0, 0, "", None)
         assert 0 < after.micro < 1
         assert (pattern.example, pattern.runs, pattern.quality, pattern.cosine) == (QUERY, 1, 0.9, None)
@@ -260,7 +260,7 @@ async def test_another_profile_keeps_the_runs_and_begins_with_new_weights(tmp_pa
 
         changed = await house.memory.set_learning(profile="edge", user=USER)
 
-        assert (changed.profile, changed.runs, changed.room, changed.micro, changed.due_in) == ("edge", 1, 200, 0.0, 0)
+        assert (changed.profile, changed.runs, changed.room, changed.micro, changed.due_in) == ("edge", 1, 200, 0.0, 63)
         assert await first(house) == HELPFUL
         with pytest.raises(InvalidMessage) as refused:
             await house.memory.set_learning(profile="turbo", user=USER)

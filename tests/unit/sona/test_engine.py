@@ -62,21 +62,25 @@ def test_nothing_is_written_where_nothing_was_learned(tmp_path: Path) -> None:
 
 
 def test_runs_of_several_sittings_add_up_to_a_refit(tmp_path: Path) -> None:
-    taught(tmp_path, 20)
+    taught(tmp_path, 50)
     later = engine(tmp_path)
     later.open()
-    assert not later.is_due
+    assert not later.is_due  # the guard could not judge it
+    assert later.status().due_in == 14
 
-    for run in runs(30)[20:]:
+    for run in runs(64)[50:]:
         later.learn(run, Held())
 
     assert later.is_due
-    assert later.refit(Held()).outcome == "too few"
+    assert later.status().due_in == 0
+    assert later.refit(Held()).outcome == "accepted"
     assert not later.is_due
+    assert later.status().due_in == 30
 
 
 def test_what_was_forgotten_makes_a_refit_due_over_a_restart(tmp_path: Path) -> None:
-    of = taught(tmp_path)
+    of = taught(tmp_path, 70)
+    assert of.refit(Held()).outcome == "accepted"
     of.forget([1_000_000], ())
     of.save()
 
@@ -84,6 +88,7 @@ def test_what_was_forgotten_makes_a_refit_due_over_a_restart(tmp_path: Path) -> 
     again.open()
 
     assert again.is_due
+    assert again.status().base == 0
 
 
 def test_a_state_that_cannot_be_used_is_set_aside_and_goes_when_something_is_forgotten(tmp_path: Path) -> None:
