@@ -236,36 +236,44 @@ class Learning:
 
     def _learn(self, run: Trajectory, vector: Vectors) -> None:
         view = self._view()
-        words = self._wording.match(view, run.query, ANY, None)
-        shown, keys, base = words.candidates_for(vector, list(dict.fromkeys(run.shown)))
-        if shown:
-            helped, harmed = frozenset(run.helped), frozenset(run.harmful)
-            is_coarse = not (helped or harmed)
-            credit = np.zeros(len(keys), np.float32)
-            if run.quality is not None and run.quality >= self._engine.threshold:
-                credit[: len(shown)] = [record in helped for record in shown]
-                if is_coarse:
-                    credit[: min(COARSE, len(shown))] = 1
-            is_harmful = np.zeros(len(keys), bool)
-            is_harmful[: len(shown)] = [record in harmed for record in shown]
-            lesson = Lesson(
-                id=run.id,
-                intent=words.intent(vector),
-                shown=tuple(shown),
-                keys=keys,
-                base=base,
-                credit=credit,
-                harmed=is_harmful,
-                quality=run.quality or 0.0,
-                is_coarse=is_coarse,
-                ended_us=microseconds(run.ended or run.started),
-            )
+        lesson = lesson_of(run, self._wording.match(view, run.query, ANY, None), vector, self._engine.threshold)
+        if lesson is not None:
             self._engine.learn(lesson, view.memories())
 
     def _wake(self, seconds: float) -> None:
         if not self._is_timed:
             self._is_timed = True
             self._ctx.after(seconds, LearningDue())
+
+
+def lesson_of(run: Trajectory, words: Words, vector: Vectors, threshold: float) -> Lesson | None:
+    """Return what a run says whose words were looked up, and whose question has this vector; None when nothing shown lives.
+
+    A run of less quality than the threshold says of nothing that it helped. When nobody says what helped, it was among the first few.
+    """
+    shown, keys, base = words.candidates_for(vector, list(dict.fromkeys(run.shown)))
+    if not shown:
+        return None
+    helped, harmed = frozenset(run.helped), frozenset(run.harmful)
+    is_coarse = not (helped or harmed)
+    credit, is_harmful = np.zeros(len(keys), np.float32), np.zeros(len(keys), bool)
+    if run.quality is not None and run.quality >= threshold:
+        credit[: len(shown)] = [record in helped for record in shown]
+        if is_coarse:
+            credit[: min(COARSE, len(shown))] = 1
+    is_harmful[: len(shown)] = [record in harmed for record in shown]
+    return Lesson(
+        id=run.id,
+        intent=words.intent(vector),
+        shown=tuple(shown),
+        keys=keys,
+        base=base,
+        credit=credit,
+        harmed=is_harmful,
+        quality=run.quality or 0.0,
+        is_coarse=is_coarse,
+        ended_us=microseconds(run.ended or run.started),
+    )
 
 
 def _is_judged_so(known: Lesson, run: Trajectory, threshold: float) -> bool:

@@ -26,6 +26,7 @@ import numpy.ma  # noqa: F401 - otherwise the first np.isin or np.unique waits f
 import structlog
 import ulid  # noqa: F401 - otherwise the first who makes an id waits for this import
 import uvloop
+from threadpoolctl import threadpool_limits
 
 from memoryd import garbage, metrics
 from memoryd import log as logging
@@ -367,6 +368,7 @@ def run(config: Config, on_ready: Callable[[Banner], None] | None = None) -> int
     """Serve on the configured event loop; return the exit code. Raises MemorydError when it cannot start."""
     # A thread that computes gives the interpreter back soon: the event loop waits for it.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    threadpool_limits(limits=1, user_api="blas")  # more threads spin for products as small as those of learning
     garbage.return_large_blocks()
     factory = uvloop.new_event_loop if config.server.event_loop == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:

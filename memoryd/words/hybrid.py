@@ -23,7 +23,7 @@ from memoryd.words.learned import rows_for, summands
 from memoryd.words.lexicon import Lexicon
 from memoryd.words.matching import match, nothing
 from memoryd.words.neighbours import neighbours
-from memoryd.words.terms import addressed, hashed
+from memoryd.words.terms import ASKING, addressed, hashed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,7 +89,9 @@ class Question:
         return self.match.pruned
 
     def intent(self, vector: Vectors) -> Intent:
-        terms = {hashed(one.term): one.idf for one in self.matched}
+        # What no memory holds says little about one that helped.
+        rarity_of = {one.term: one.idf if len(one.rows) else one.idf / 2 for one in self.matched}
+        terms = {hashed(term): rarity for term, rarity in rarity_of.items() if term not in ASKING}
         order = sorted(terms)
         rarity = np.fromiter((terms[term] for term in order), np.float32, len(order))
         return Intent(vector, np.array(order, np.uint64), rarity)

@@ -29,6 +29,9 @@ _STOP_WORDS: Final = """
     """
 STOP_WORDS: Final = frozenset(_STOP_WORDS.split())
 
+# Terms that ask rather than say what is asked for; they are looked up, but do not tell questions apart.
+ASKING: Final = frozenset(["please", "remember", "recall", "remind", "tell", "know"])
+
 # A longer one is a hash, a path or encoded data: nobody asks for it, and each would stand in the index for good.
 LONGEST_TERM: Final = 40
 
