@@ -56,6 +56,9 @@ async def learned(house: House) -> None:
         return await first(house) == HELPFUL
 
     await eventually(is_first)
+    await house.memory.learning(
+        user=USER
+    )  # which waits until all of the run is learned: the bank comes before the adapter
 
 
 async def test_what_helped_comes_first_when_the_question_comes_again(tmp_path: Path) -> None:
