@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
+from threadpoolctl import threadpool_limits
 
 from memoryd.files import replace_file
 from memoryd.protocol.errors import Damaged, ModelMismatch, StorageFault
@@ -101,7 +102,8 @@ class SonaEngine:
 
     def refit(self, memories: Memories) -> Cycle:
         self._unsaved = True
-        return self._learner.refit(memories)
+        with threadpool_limits(limits=1, user_api="blas"):  # more threads spin for products as small as these
+            return self._learner.refit(memories)
 
     def forget(self, keys: Iterable[int], runs: Container[TrajectoryId]) -> None:
         if self._learner.forget(keys, runs):
