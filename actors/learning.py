@@ -77,7 +77,7 @@ class Learning:
 
     def about(self, words: Words, vector: Vectors) -> Learned | None:
         """Return what was learned about a query. Called on the thread that ranks."""
-        return self._engine.about(words.intent(vector)) if self._engine.is_enabled else None
+        return self._engine.about(words.intent(vector)) if self._engine.has_learned else None
 
     def catch_up(self) -> None:
         """Learn from runs that are not known, or not as they were judged."""
@@ -130,7 +130,7 @@ class Learning:
 
     async def choose(self, message: m.SetLearning) -> m.LearningStatus:
         """Switch it on or off, or take another profile. Raises InvalidMessage or StorageFault."""
-        await self._changed(partial(self._engine.choose, message.enabled, message.profile))
+        await self._changed(partial(self._engine.choose, enabled=message.enabled, profile=message.profile))
         self.catch_up()  # with what was not learned while it was off
         return await self.status()
 

@@ -128,6 +128,11 @@ class LearningEngine(Protocol):
     def is_enabled(self) -> bool: ...
 
     @property
+    def has_learned(self) -> bool:
+        """Whether there is anything to be told `about` a question."""
+        ...
+
+    @property
     def threshold(self) -> float:
         """The quality from which on a run went well."""
         ...
@@ -168,7 +173,7 @@ class LearningEngine(Protocol):
         """Return what is asked again and again, the largest first."""
         ...
 
-    def choose(self, enabled: bool | None, profile: str | None) -> None:  # noqa: FBT001 - one of a pair
+    def choose(self, *, enabled: bool | None, profile: str | None) -> None:
         """Switch it on or off, and take another profile, which begins with new weights; None leaves as it is.
 
         Raises InvalidMessage for a profile that does not exist.

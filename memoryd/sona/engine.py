@@ -72,11 +72,15 @@ class SonaEngine:
         return ""
 
     def about(self, intent: Intent) -> Learned | None:
-        return self._learner.about(intent) if self._settings.is_enabled else None
+        return self._learner.about(intent) if self.has_learned else None
 
     @property
     def is_enabled(self) -> bool:
         return self._settings.is_enabled and self._learner.is_enabled
+
+    @property
+    def has_learned(self) -> bool:
+        return self.is_enabled and self._learner.has_learned
 
     @property
     def threshold(self) -> float:
@@ -118,7 +122,7 @@ class SonaEngine:
     def patterns(self) -> Sequence[Pattern]:
         return self._learner.patterns()
 
-    def choose(self, enabled: bool | None, profile: str | None) -> None:  # noqa: FBT001 - see the protocol
+    def choose(self, *, enabled: bool | None, profile: str | None) -> None:
         if profile is not None and profile != self._learner.profile.name:
             self._learner = self._learner.in_profile(profile_of(profile))
         if enabled is not None:

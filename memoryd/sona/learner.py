@@ -174,6 +174,11 @@ class Learner:
         """Whether so many runs came, or weights went, that the base adapter should be fitted anew, and the guard can judge it."""
         return self._since_refit >= self.profile.refit_every and self._positive >= ENOUGH
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether anything was shown in the runs that came."""
+        return bool(self._shown)
+
     def lesson(self, run: TrajectoryId) -> Lesson | None:
         """Return what it holds of a run."""
         return self._replay.get(run)
@@ -185,7 +190,7 @@ class Learner:
 
     def about(self, intent: Intent) -> Learned | None:
         """Return what was learned that has to do with a question; None when learning is off, or nothing was learned."""
-        if not self.is_enabled or not self._shown:
+        if not self.is_enabled or not self.has_learned:
             return None
         bent = intent.vector
         for adapter in (self._base, None if self._micro is None else self._micro.adapter):
