@@ -11,6 +11,7 @@ import numpy as np
 import structlog
 
 from memoryd.actors.mailbox import Deadline
+from memoryd.actors.recalling import QUESTION_CHARACTERS
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import Damaged, MemorydError, StorageFault
 from memoryd.protocol.internal import Embed
@@ -39,7 +40,6 @@ RETRY_AFTER_S: Final = 30.0
 QUIET_S: Final = 2.0  # without a message, before weights are fitted anew
 MOST_WAITS: Final = 30  # for that; then they are fitted beside what is asked, on a thread of low priority
 COARSE: Final = 5  # of the memories shown, when nobody says which of them helped
-QUESTION_CHARACTERS: Final = 1_000  # as of a recall
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class SonaEngine:
         return ""
 
     def about(self, intent: Intent) -> Learned | None:
-        return self._learner.about(intent) if self.has_learned else None
+        return self._learner.about(intent) if self._settings.is_enabled else None
 
     @property
     def is_enabled(self) -> bool:
