@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
     from memoryd.actors.mailbox import Deadline
     from memoryd.actors.pools import Pools
-    from memoryd.protocol.interfaces import Vectors
+    from memoryd.protocol.interfaces import Meaning
 
 L = TypeVar("L")
 R = TypeVar("R")
 
 
 class Beside(Generic[L, R]):
-    """What `look` finds, and what `end` makes of that and of a vector, float32 [dim], or of None when none came.
+    """What `look` finds, and what `end` makes of that and of the meaning of a question, or of None when none came.
 
     Both run on threads, and no more than once. Everything here but `whole` may be called from any thread.
     """
 
-    def __init__(self, look: Callable[[], L], end: Callable[[L, Vectors | None], R]) -> None:
+    def __init__(self, look: Callable[[], L], end: Callable[[L, Meaning | None], R]) -> None:
         self._look = look
         self._end = end
         self._answer: Future[R] = Future()
         self._lock = Lock()
         self._is_begun = False
         self._looked: list[L] = []  # or nothing yet
-        self._vector: list[Vectors | None] = []
+        self._meaning: list[Meaning | None] = []
         self._at_work = 0
         self._is_given_up = False
         self._is_released: Future[None] = Future()
@@ -49,18 +49,18 @@ class Beside(Generic[L, R]):
         if self._begins():
             pools.search_soon(self._look_up)
 
-    def finish(self, vector: Vectors | None) -> None:
-        """Say the vector, or that there is none; what is said later counts no more. Answers here if it is looked up already."""
+    def finish(self, meaning: Meaning | None) -> None:
+        """Say the meaning, or that there is none; what is said later counts no more. Answers here if it is looked up already."""
         with self._lock:
-            if self._vector:
+            if self._meaning:
                 return
-            self._vector.append(vector)
+            self._meaning.append(meaning)
             ends = bool(self._looked)
         if ends:
             self._run(self._answer_now)
 
     def alone(self, pools: Pools) -> None:
-        """Answer on a thread of the searches without a vector, unless there is one."""
+        """Answer on a thread of the searches without a meaning, unless there is one."""
         pools.search_soon(self._answer_alone)
 
     async def whole(self) -> R:
@@ -100,12 +100,12 @@ class Beside(Generic[L, R]):
         looked = self._look()
         with self._lock:
             self._looked.append(looked)
-            ends = bool(self._vector)
+            ends = bool(self._meaning)
         if ends:
             self._answer_now()
 
     def _answer_now(self) -> None:
-        answer = self._end(self._looked[0], self._vector[0])
+        answer = self._end(self._looked[0], self._meaning[0])
         if self._answer.set_running_or_notify_cancel():
             self._answer.set_result(answer)
 

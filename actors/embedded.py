@@ -7,15 +7,15 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from memoryd.protocol.interfaces import Vectors
+    from memoryd.protocol.interfaces import Meaning
 
-REMEMBERED: Final = 4_096  # texts, of 1.8 kB each, and 0.4 for each window of a long one
+REMEMBERED: Final = 4_096  # texts, of 2.3 kB each, and 0.4 for each window of a long one
 
 
 class EmbeddedText(NamedTuple):
-    """What the encoder says of one text: float32 [dim], its tokens, how many of them were embedded, and its windows."""
+    """What the encoder says of one text: its meaning, its tokens, how many of them were embedded, and its windows."""
 
-    vector: Vectors
+    meaning: Meaning
     tokens: int
     embedded_tokens: int
     windows: bytes
@@ -37,7 +37,9 @@ class EmbeddedTexts:
 
     def put(self, text: str, embedded: EmbeddedText) -> None:
         """Remember a text in place of the one that nobody has asked for for the longest time."""
-        self._known[_hashed(text)] = embedded._replace(vector=embedded.vector.copy())  # not the whole run with it
+        meaning = embedded.meaning
+        meaning = meaning._replace(vector=meaning.vector.copy())  # not the whole run with it
+        self._known[_hashed(text)] = embedded._replace(meaning=meaning)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 

@@ -129,7 +129,7 @@ class EmbedderActor(Actor):
             case EmbedQuery(beside=beside) if self._fault is not None:
                 beside.alone(self._pools)
             case EmbedQuery(query=query, beside=beside) if (known := self._known(query)) is not None:
-                beside.finish(known.vector)
+                beside.finish(known.meaning)
                 beside.begin(self._pools)
             case EmbedQuery(query=query, beside=beside, deadline=deadline):
                 self._enqueue(query, deadline, urgent=True).beside.append(beside)
@@ -212,12 +212,13 @@ class EmbedderActor(Actor):
         rows = [each if isinstance(each, EmbeddedText) else await asyncio.shield(each) for each in answers]
         if not rows:
             none = np.empty(0, np.int32)
-            return Embeddings(np.empty((0, self._model.dim), np.float32), none, none, [])
+            return Embeddings(np.empty((0, self._model.dim), np.float32), none, none, [], [])
         return Embeddings(
-            np.stack([row.vector for row in rows]),
+            np.stack([row.meaning.vector for row in rows]),
             np.array([row.tokens for row in rows], np.int32),
             np.array([row.embedded_tokens for row in rows], np.int32),
             [row.windows for row in rows],
+            [row.meaning.signs for row in rows],
         )
 
     async def _serve(self, lane: _Lane, embedder: Embedder) -> None:
@@ -243,7 +244,7 @@ class EmbedderActor(Actor):
         metrics.EMBEDS.observe(time.perf_counter() - began)
         metrics.EMBEDDED.inc(len(texts))
         for each, place in queries:
-            each.finish(found.vectors[place])
+            each.finish(found.meaning(place))
             each.begin(self._pools)  # if the encoder has not said that it runs
         return found
 
@@ -271,7 +272,7 @@ class EmbedderActor(Actor):
             return
         rows = [
             EmbeddedText(
-                found.vectors[place], int(found.tokens[place]), int(found.embedded_tokens[place]), found.windows[place]
+                found.meaning(place), int(found.tokens[place]), int(found.embedded_tokens[place]), found.windows[place]
             )
             for place in range(len(texts))
         ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from memoryd.maxsim import MOST, width
 from memoryd.protocol.errors import InvalidMessage
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def checked_vectors(message: Import, model: ModelInfo) -> Vectors:
     """Return the vectors of an import, float32 [n, dim], rows of unit length.
 
     Raises InvalidMessage when another model made them, and for a wrong length, NaN, infinity, a row that is not of
-    unit length, or windows of a wrong length.
+    unit length, or windows or signs of a wrong length.
     """
     if message.model_sha256 != model.sha256:
         raise InvalidMessage(
@@ -45,6 +46,14 @@ def checked_vectors(message: Import, model: ModelInfo) -> Vectors:
                 field=f"records[{row}].windows",
                 hint=f"give {model.dim} bytes for each of at most {MAX_WINDOWS}, or none",
                 got=len(record.windows),
+            )
+        size = width(model.dim)
+        if len(record.signs) % size or len(record.signs) > MOST * size:
+            raise InvalidMessage(
+                "not the signs of word pieces",
+                field=f"records[{row}].signs",
+                hint=f"give {size} bytes for each of at most {MOST}, or none",
+                got=len(record.signs),
             )
         if not np.isfinite(vectors[row]).all():
             raise InvalidMessage("NaN or infinity in a vector", field=field, hint="export the memory again")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from memoryd.actors.trajectories import Trajectories
     from memoryd.actors.wording import Wording
     from memoryd.protocol.ids import RecordId, TrajectoryId, UserId
-    from memoryd.protocol.interfaces import IndexView, Vectors, Words
+    from memoryd.protocol.interfaces import IndexView, Meaning, Vectors, Words
     from memoryd.protocol.learning import Learned, LearningEngine, Pattern
     from memoryd.protocol.records import Trajectory
 
@@ -141,7 +141,7 @@ class Learning:
 
     async def patterns(self, message: m.ListPatterns) -> m.Patterns:
         """Return what is asked again and again, or what is near to a query."""
-        vector = await self._embedded(message.query, urgent=True) if message.query else None
+        vector = (await self._embedded(message.query, urgent=True)).vector if message.query else None
         async with self._alone:
             found = await self._pools.search(self._engine.patterns)
         if vector is not None:
@@ -194,11 +194,11 @@ class Learning:
         try:
             run = self._trajectories.get(which)
             if run is not None:
-                vector = await self._embedded(run.query, urgent=False)
+                meaning = await self._embedded(run.query, urgent=False)
                 async with self._alone:
                     run = self._trajectories.get(which)  # which may be judged anew, or forgotten, meanwhile
                     if run is not None:
-                        await self._pools.disk_in_background(self._learn, run, vector)
+                        await self._pools.disk_in_background(self._learn, run, meaning)
         except Exception as error:  # noqa: BLE001 - what a run teaches is worth nobody's memory
             is_ours = not isinstance(error, MemorydError) or isinstance(error, Damaged)
             self._failed(error)
@@ -207,14 +207,13 @@ class Learning:
                 return False
         return True
 
-    async def _embedded(self, query: str, *, urgent: bool) -> Vectors:
-        """Return the vector of a query as a recall has it. Raises MemorydError."""
+    async def _embedded(self, query: str, *, urgent: bool) -> Meaning:
+        """Return the meaning of a query as a recall has it. Raises MemorydError."""
         text = self._wording.addressed(query)[:QUESTION_CHARACTERS]
         message = Embed(texts=(text,), urgent=urgent, weight=len(text))
         deadline = Deadline.after(EMBED_WITHIN_S)
         found = await self._embedder.ask(message, deadline=deadline, wait_for_room=not urgent)
-        vector: Vectors = found.vectors[0]
-        return vector
+        return found.meaning(0)
 
     async def _refit(self) -> None:
         try:
@@ -234,9 +233,9 @@ class Learning:
     def _failed(self, error: Exception) -> None:
         log.error("learning_failed", user=self._user, error=type(error).__name__)  # what else it says may quote a run
 
-    def _learn(self, run: Trajectory, vector: Vectors) -> None:
+    def _learn(self, run: Trajectory, meaning: Meaning) -> None:
         view = self._view()
-        lesson = lesson_of(run, self._wording.match(view, run.query, ANY, None), vector, self._engine.threshold)
+        lesson = lesson_of(run, self._wording.match(view, run.query, ANY, None), meaning, self._engine.threshold)
         if lesson is not None:
             self._engine.learn(lesson, view.memories())
 
@@ -246,12 +245,12 @@ class Learning:
             self._ctx.after(seconds, LearningDue())
 
 
-def lesson_of(run: Trajectory, words: Words, vector: Vectors, threshold: float) -> Lesson | None:
-    """Return what a run says whose words were looked up, and whose question has this vector; None when nothing shown lives.
+def lesson_of(run: Trajectory, words: Words, meaning: Meaning, threshold: float) -> Lesson | None:
+    """Return what a run says whose words were looked up, and whose question has this meaning; None when nothing shown lives.
 
     A run of less quality than the threshold says of nothing that it helped. When nobody says what helped, it was among the first few.
     """
-    shown, keys, base = words.candidates_for(vector, list(dict.fromkeys(run.shown)))
+    shown, keys, base = words.candidates_for(meaning, list(dict.fromkeys(run.shown)))
     if not shown:
         return None
     helped, harmed = frozenset(run.helped), frozenset(run.harmful)
@@ -264,7 +263,7 @@ def lesson_of(run: Trajectory, words: Words, vector: Vectors, threshold: float) 
     is_harmful[: len(shown)] = [record in harmed for record in shown]
     return Lesson(
         id=run.id,
-        intent=words.intent(vector),
+        intent=words.intent(meaning.vector),
         shown=tuple(shown),
         keys=keys,
         base=base,

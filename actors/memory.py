@@ -451,6 +451,7 @@ class MemoryAgent(Actor):
             quality_score=draft.quality_score,
             metadata=metadata,
             windows=embedded.windows[row],
+            signs=embedded.signs[row],
         )
 
     def _add_records(self, records: Sequence[MemoryRecord], vectors: Vectors) -> tuple[RecordId, ...]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memoryd.actors.wording import Wording
     from memoryd.clock import Clock
     from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.interfaces import Hit, Hits, IndexView, MemoryStore, Placed, Vectors, Words
+    from memoryd.protocol.interfaces import Hit, Hits, IndexView, Meaning, MemoryStore, Placed, Words
     from memoryd.protocol.learning import Learned
 
 R = TypeVar("R")
@@ -49,29 +49,29 @@ QUESTION_CHARACTERS: Final = 1_000
 class Understood:
     """A question to a view, its words looked up and its meaning known, at a moment of the performance counter.
 
-    `words` is why they could not be looked up, if so. Without a `vector` words alone answer.
+    `words` is why they could not be looked up, if so. Without a `meaning` words alone answer.
     """
 
     view: IndexView
     words: Words | StorageFault
     timing: Timing
-    vector: Vectors | None
+    meaning: Meaning | None
     learned: Learned | None = None
     at: float = field(default_factory=time.perf_counter)
 
     def hits(self, k: int, *, explain: bool) -> Hits:
-        """Return the best. Raises Damaged, or MemorydError when there are neither words nor a vector."""
+        """Return the best. Raises Damaged, or MemorydError when there are neither words nor a meaning."""
         if not isinstance(self.words, StorageFault):
-            return self.words.rank(self.vector, k=k, explain=explain, learned=self.learned)
-        if self.vector is None:
+            return self.words.rank(self.meaning, k=k, explain=explain, learned=self.learned)
+        if self.meaning is None:
             raise _wordless()
-        return self.view.search(self.vector, k=k, where=self.timing.where)
+        return self.view.search(self.meaning.vector, k=k, where=self.timing.where)
 
     def placed(self, record: RecordId) -> Placed | None:
         """Return where a record stands. Raises Damaged, or MemorydError without words."""
         if isinstance(self.words, StorageFault):
             raise _wordless()
-        return self.words.place(self.vector, record, self.learned)
+        return self.words.place(self.meaning, record, self.learned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +158,14 @@ class Recaller:
         """
         view, told, missing = await self._looked_at(message)
 
-        def end(looked: _LookedUp, vector: Vectors | None) -> tuple[Understood, R | MemorydError, float]:
+        def end(looked: _LookedUp, meaning: Meaning | None) -> tuple[Understood, R | MemorydError, float]:
             words, asked = looked
             learned = None
-            if vector is not None and message.as_of is None and not isinstance(words, StorageFault):
-                learned = self.learning.about(words, vector)  # not what was learned after the moment that is asked for
-            question = Understood(view, words, asked, vector, learned)
+            if meaning is not None and message.as_of is None and not isinstance(words, StorageFault):
+                learned = self.learning.about(
+                    words, meaning.vector
+                )  # not what was learned after the moment that is asked for
+            question = Understood(view, words, asked, meaning, learned)
             found: R | MemorydError
             try:
                 found = find(question)
@@ -184,7 +186,7 @@ class Recaller:
                 del found
         if isinstance(question.words, StorageFault) or question.words.lacking:
             missing = (*missing, "words")
-        if question.vector is None and not _is_lexical(message):
+        if question.meaning is None and not _is_lexical(message):
             missing = (*missing, "vectors")
         return _Asked(question, found, at, told, missing)
 
@@ -237,7 +239,7 @@ class Recaller:
             return (), ()
         asked = QueryGlobal(
             query=message.query,
-            vector=of.vector,
+            meaning=of.meaning,
             top_k=message.top_k,
             filter=of.timing.where,
             preferred=of.timing.preferred,

@@ -1,4 +1,4 @@
-"""Real events, real texts, and their vectors, which are kept between runs because they take minutes."""
+"""Real events, real texts, and what the encoder says of them, which is kept between runs because it takes minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import numpy as np
 
 from memoryd.actors.embedded import REMEMBERED
 from memoryd.embedding.onnx import OnnxEmbedder
@@ -25,13 +24,12 @@ from memoryd.sources.lines import read_events
 
 if TYPE_CHECKING:
     from memoryd import Event
-    from memoryd.protocol.interfaces import Vectors
 
 MODEL: Final = "all-MiniLM-L6-v2"
 SAMPLE: Final = Path(__file__).parents[1] / "demo" / "sample.jsonl.gz"
 RECORDS: Final = 10_000
 QUERY_BYTES: Final = 16_384
-_CACHE: Final = Path(tempfile.gettempdir()) / "memoryd-benchmark-vectors"
+_CACHE: Final = Path(tempfile.gettempdir()) / "memoryd-benchmark-meanings"
 
 _mapping = EventMapping(default_rules())
 
@@ -102,10 +100,10 @@ def corpus(logs: Sequence[Path], size: int, queries: int) -> Corpus:
         made += islice(_windows(made), size - len(made))
     made = made[:size]
     embedder = OnnxEmbedder.open(MODEL, threads=1)
-    vectors = _vectors(embedder, [draft.text for draft in made])
+    meanings = _meanings(embedder, [draft.text for draft in made])
     records = [
-        msgspec.structs.replace(record, embedding=vectors[row].astype("<f4").tobytes())
-        for row, record in enumerate(remembered(made))
+        msgspec.structs.replace(record, embedding=each.embedding, windows=each.windows, signs=each.signs)
+        for record, each in zip(remembered(made), meanings, strict=True)
     ]
     questions, asked = _questions(found, made, queries)
     return Corpus(records, questions, f"{what}; questions: {asked}", embedder.model.sha256)
@@ -133,15 +131,27 @@ def _windows(made: Sequence[Draft]) -> Iterator[Draft]:
             yield msgspec.structs.replace(made[place], text=text)
 
 
-def _vectors(embedder: OnnxEmbedder, texts: Sequence[str]) -> Vectors:
-    """Return the vectors of the texts, float32 [n, dim], from an earlier run if there was one."""
+class _Meaning(msgspec.Struct, frozen=True, array_like=True):
+    """What the encoder says of a text, as a record carries it."""
+
+    embedding: bytes
+    windows: bytes
+    signs: bytes
+
+
+def _meanings(embedder: OnnxEmbedder, texts: Sequence[str]) -> list[_Meaning]:
+    """Return what the encoder says of the texts, from an earlier run if there was one."""
     name = blake2b("\0".join([embedder.model.sha256, *texts]).encode(errors="replace"), digest_size=16).hexdigest()
-    path = _CACHE / f"{name}.npy"
+    path = _CACHE / f"{name}.msgpack"
     if path.exists():
-        vectors: Vectors = np.load(path)
-        return vectors
+        return msgspec.msgpack.decode(path.read_bytes(), type=list[_Meaning])
+
+    def meaning(text: str) -> _Meaning:
+        found = embedder.embed([text])
+        return _Meaning(found.vectors[0].astype("<f4").tobytes(), found.windows[0], found.signs[0])
+
     with ThreadPoolExecutor(embedding_threads()) as pool:
-        rows = list(pool.map(lambda text: embedder.embed([text]).vectors[0], texts))
+        found = list(pool.map(meaning, texts))
     _CACHE.mkdir(exist_ok=True)
-    np.save(path, np.stack(rows))
-    return np.stack(rows)
+    path.write_bytes(msgspec.msgpack.encode(found))
+    return found

@@ -22,29 +22,27 @@ from rich.table import Table
 
 from benchmarks import corpus
 from benchmarks.conversations import Conversation, load
-from benchmarks.turns import remembered
+from benchmarks.turns import embedded, remembered
 from memoryd.actors.timing import timing
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import RealFiles
 from memoryd.protocol.ids import BEFORE_ALL
 from memoryd.protocol.interfaces import Contents
-from memoryd.protocol.records import ANY, as_embedded
+from memoryd.protocol.records import ANY
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.times import spoken
 from memoryd.vectors.index import VectorIndex
-from memoryd.words.fusion import BY_VECTORS, WEIGHTS
+from memoryd.words.fusion import BY_VECTORS, WEIGHTS, WEIGHTS_OF_PIECES
 from memoryd.words.hybrid import WordsIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from memoryd.protocol.interfaces import Vectors
-
     Numbers = NDArray[np.float64]
 
-FEATURES: Final = tuple(WEIGHTS)
+FEATURES: Final = tuple(WEIGHTS_OF_PIECES)  # those of WEIGHTS come first
 # Chosen by hand: hardly a question about a conversation is without its words, and those about runs of agents are too few to fit.
 FIXED: Final = "unsaid"
 
@@ -72,25 +70,24 @@ class Case:
 
 def cases(conversation: Conversation, embedder: OnnxEmbedder, folder: Path) -> list[Case]:
     """Return what the product's own fusion sees of each question."""
-    records = remembered(conversation)
-    vectors = _embedded(embedder, [as_embedded(each.text, each.metadata) for each in records])
+    records, vectors = embedded(remembered(conversation), embedder)
     contents = Contents((), vectors, [encode_record(each) for each in records], (), BEFORE_ALL)
     view = VectorIndex(contents).view()
     words = WordsIndex(folder / conversation.name, RealFiles(), decode_record)
     words.cover(view, len(records))
-    queries = _embedded(embedder, [words.addressed(question.text) for question in conversation.questions])
+    queries = [embedder.embed([words.addressed(question.text)]).meaning(0) for question in conversation.questions]
     alive = view.passing(ANY)
     places = {turn.id: place for place, turn in enumerate(conversation.turns)}
     names = sorted({turn.session for turn in conversation.turns})
     numbers = {name: number for number, name in enumerate(names)}
     session = np.array([numbers[turn.session] for turn in conversation.turns])
     found = []
-    for question, vector in zip(conversation.questions, queries, strict=True):
-        nearest = view.nearest(vector, alive, k=BY_VECTORS, is_filtered=False)
+    for question, meaning in zip(conversation.questions, queries, strict=True):
+        nearest = view.nearest(meaning.vector, alive, k=BY_VECTORS, is_filtered=False)
         said = spoken(question.text, conversation.asked, UTC)
         event = words.event(view, question.text, said.event, 0) if said.event else None
         meant = timing(said, event, "prefer", ANY).preferred
-        of = words.match(view, question.text, ANY, 0, meant).candidates(vector, nearest)
+        of = words.match(view, question.text, ANY, 0, meant).candidates(meaning, nearest)
         gold = [places[turn] for turn in question.turns]
         found.append(
             Case(
@@ -106,13 +103,13 @@ def cases(conversation: Conversation, embedder: OnnxEmbedder, folder: Path) -> l
     return found
 
 
-def fit(given: Sequence[Case]) -> Numbers:
-    """Return the weights, float64 [features], of which those above 0 add up to 1, but for the one that is FIXED."""
-    is_fitted = np.array([name != FIXED for name in FEATURES])
+def fit(given: Sequence[Case], like: Mapping[str, float]) -> Numbers:
+    """Return weights of the features that `like` has, the others 0: those above 0 add up to 1, but for the one that is FIXED."""
+    is_fitted = np.array([name in like and name != FIXED for name in FEATURES])
     weights = np.zeros(len(FEATURES))
     weights[is_fitted] = _most_likely([replace(case, features=case.features[:, is_fitted]) for case in given])
     weights /= weights[weights > 0].sum()  # so that no score is above 1
-    weights[~is_fitted] = WEIGHTS[FIXED]
+    weights[FEATURES.index(FIXED)] = like[FIXED]
     return weights
 
 
@@ -159,10 +156,6 @@ def _chances(sums: Numbers) -> Numbers:
     return raised
 
 
-def _embedded(embedder: OnnxEmbedder, texts: Sequence[str]) -> Vectors:
-    return np.concatenate([embedder.embed([text]).vectors for text in texts])
-
-
 @click.command(help="Fit the weights of words, vectors and neighbours on conversations in the format of LoCoMo.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def main(files: Sequence[Path]) -> None:
@@ -171,21 +164,23 @@ def main(files: Sequence[Path]) -> None:
     conversations = [each for path in files for each in load(path)]
     with tempfile.TemporaryDirectory() as folder:
         of_each = [cases(each, embedder, Path(folder)) for each in track(conversations, "embedding", console=console)]
-    shipped = np.array([WEIGHTS[name] for name in FEATURES])
-    left_out, as_shipped = [], []
-    for place, given in enumerate(track(of_each, "fitting", console=console)):
-        weights = fit([case for other, each in enumerate(of_each) if other != place for case in each])
-        left_out += [(case.category, *quality(case, weights)) for case in given]
-        as_shipped += [(case.category, *quality(case, shipped)) for case in given]
-    table = Table(title="recall@10 / nDCG@10 / session any@5")
-    for column in ("questions", "fitted on the other conversations", "weights as shipped"):
-        table.add_column(column)
-    for category in ("all", *sorted({row[0] for row in left_out})):
-        table.add_row(category, _shown(left_out, category), _shown(as_shipped, category))
-    console.print(table)
-    weights = fit([case for given in of_each for case in given])
-    for name, weight in zip(FEATURES, weights, strict=True):
-        console.print(f'    "{name}": {weight:.3f},')
+    for title, like in (("without word pieces", WEIGHTS), ("with word pieces", WEIGHTS_OF_PIECES)):
+        shipped = np.array([like.get(name, 0) for name in FEATURES])
+        left_out, as_shipped = [], []
+        for place, given in enumerate(track(of_each, "fitting", console=console)):
+            weights = fit([case for other, each in enumerate(of_each) if other != place for case in each], like)
+            left_out += [(case.category, *quality(case, weights)) for case in given]
+            as_shipped += [(case.category, *quality(case, shipped)) for case in given]
+        table = Table(title=f"{title}: recall@10 / nDCG@10 / session any@5")
+        for column in ("questions", "fitted on the other conversations", "weights as shipped"):
+            table.add_column(column)
+        for category in ("all", *sorted({row[0] for row in left_out})):
+            table.add_row(category, _shown(left_out, category), _shown(as_shipped, category))
+        console.print(table)
+        weights = fit([case for given in of_each for case in given], like)
+        for name, weight in zip(FEATURES, weights, strict=True):
+            if name in like:
+                console.print(f'    "{name}": {weight:.3f},')
 
 
 def _shown(rows: Sequence[tuple[str, float, float, float]], category: str) -> str:

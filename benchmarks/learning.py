@@ -32,14 +32,14 @@ from benchmarks.conversations import Conversation, load
 from benchmarks.grids import Grid, show
 from benchmarks.judging import K
 from benchmarks.rewording import WAYS, reworded
-from benchmarks.turns import remembered
+from benchmarks.turns import embedded, remembered
 from memoryd.actors.learning import lesson_of
 from memoryd.actors.timing import timing
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import RealFiles
 from memoryd.protocol.ids import BEFORE_ALL, TrajectoryId
 from memoryd.protocol.interfaces import Contents
-from memoryd.protocol.records import ANY, Trajectory, as_embedded
+from memoryd.protocol.records import ANY, Trajectory
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.sona.learner import Learner
 from memoryd.sona.profiles import PROFILES, profile
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.interfaces import Vectors, Words
+    from memoryd.protocol.interfaces import Meaning, Words
 
 _INTENTS: Final = 60
 _GUARDED: Final = 90
@@ -64,8 +64,7 @@ class User:
     """One conversation, asked as the daemon asks, and the questions about it with their evidence."""
 
     def __init__(self, conversation: Conversation, embedder: OnnxEmbedder, folder: Path) -> None:
-        records = remembered(conversation)
-        vectors = np.concatenate([embedder.embed([as_embedded(each.text, each.metadata)]).vectors for each in records])
+        records, vectors = embedded(remembered(conversation), embedder)
         encoded = [encode_record(each) for each in records]
         self.view = VectorIndex(Contents((), vectors, encoded, (), BEFORE_ALL)).view()
         self.memories = self.view.memories()
@@ -77,25 +76,25 @@ class User:
         self._words.cover(self.view, len(records))
         self._embedder = embedder
         self._asked = conversation.asked
-        self._known: dict[str, tuple[Words, Vectors]] = {}
+        self._known: dict[str, tuple[Words, Meaning]] = {}
         self._unlearned: dict[str, list[RecordId]] = {}
 
-    def about(self, text: str) -> tuple[Words, Vectors]:
-        """Return a question with its words looked up, and its vector."""
+    def about(self, text: str) -> tuple[Words, Meaning]:
+        """Return a question with its words looked up, and its meaning."""
         if text not in self._known:
             said = spoken(text, self._asked, UTC)
             event = self._words.event(self.view, text, said.event, 0) if said.event else None
             words = self._words.match(self.view, text, ANY, 0, timing(said, event, "prefer", ANY).preferred)
-            self._known[text] = (words, self._embedder.embed([self._words.addressed(text)]).vectors[0])
+            self._known[text] = (words, self._embedder.embed([self._words.addressed(text)]).meaning(0))
         return self._known[text]
 
     def answers(self, text: str, learner: Learner | None = None) -> list[RecordId]:
         """Return the first ten answers; the same question without learning is answered once."""
         if learner is None and text in self._unlearned:
             return self._unlearned[text]
-        words, vector = self.about(text)
-        learned = None if learner is None else learner.about(words.intent(vector))
-        found = [decode_record(hit.record).id for hit in words.rank(vector, k=K, learned=learned).hits]
+        words, meaning = self.about(text)
+        learned = None if learner is None else learner.about(words.intent(meaning.vector))
+        found = [decode_record(hit.record).id for hit in words.rank(meaning, k=K, learned=learned).hits]
         if learner is None:
             self._unlearned[text] = found
         return found
@@ -150,8 +149,8 @@ class Runs:
             harmful=tuple(harmful),
             quality=quality,
         )
-        words, vector = self.user.about(text)
-        lesson = lesson_of(run, words, vector, self.learner.profile.threshold)
+        words, meaning = self.user.about(text)
+        lesson = lesson_of(run, words, meaning, self.learner.profile.threshold)
         if lesson is not None:
             began = time.perf_counter()
             self.learner.learn(lesson, self.user.memories)

@@ -24,12 +24,12 @@ from rich.table import Table
 
 from benchmarks import corpus
 from benchmarks.conversations import Conversation, Question, load
-from benchmarks.turns import remembered
+from benchmarks.turns import embedded, remembered
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.files import RealFiles
 from memoryd.protocol.ids import BEFORE_ALL
 from memoryd.protocol.interfaces import Contents, Nearest
-from memoryd.protocol.records import ANY, as_embedded
+from memoryd.protocol.records import ANY
 from memoryd.relevance import BY_BOTH, BY_VECTORS, BY_WORDS, features
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.vectors.index import VectorIndex
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from memoryd.protocol.interfaces import Vectors
+    from memoryd.protocol.interfaces import Meaning
 
     Numbers = NDArray[np.float64]
 
@@ -78,19 +78,14 @@ class Store:
     def __init__(self, conversation: Conversation, embedder: OnnxEmbedder, folder: Path) -> None:
         self.conversation = conversation
         self._embedder = embedder
-        self._records = remembered(conversation)
-        vectors = np.concatenate([self.embedded(as_embedded(each.text, each.metadata)) for each in self._records])
+        self._records, vectors = embedded(remembered(conversation), embedder)
         self._contents = Contents((), vectors, [encode_record(each) for each in self._records], (), BEFORE_ALL)
         self._words = WordsIndex(folder / conversation.name, RealFiles(), decode_record)
         self._words.cover(VectorIndex(self._contents).view(), len(self._records))
         self._places = {turn.id: place for place, turn in enumerate(conversation.turns)}
 
-    def embedded(self, text: str) -> Vectors:
-        return self._embedder.embed([text]).vectors
-
-    def _asked(self, query: str) -> Vectors:
-        asked: Vectors = self.embedded(self._words.addressed(query))[0]
-        return asked
+    def _asked(self, query: str) -> Meaning:
+        return self._embedder.embed([self._words.addressed(query)]).meaning(0)
 
     def close(self) -> None:
         self._words.close()
@@ -102,20 +97,20 @@ class Store:
         beside = {place + step for place in right for step in (-1, 0, 1) if 0 <= place + step < len(turns)}
         beside = {place for place in beside if turns[place].session in question.sessions}
         sessions = {place for place, turn in enumerate(turns) if turn.session in question.sessions}
-        vector = self._asked(question.text)
+        meaning = self._asked(question.text)
         ways = {ANSWERED: set[int](), WITHOUT_TURNS: right, WITHOUT_NEIGHBOURS: beside, WITHOUT_SESSIONS: sessions}
-        found = [self._case(way, question.text, vector, hidden, right) for way, hidden in ways.items()]
+        found = [self._case(way, question.text, meaning, hidden, right) for way, hidden in ways.items()]
         for way, text in ((OF_OTHERS, other.text), (RENAMED, renamed)):
             found.append(self._case(way, text, self._asked(text), set(), set()))
         return found
 
-    def _case(self, way: str, query: str, vector: Vectors, hidden: set[int], right: set[int]) -> Case:
+    def _case(self, way: str, query: str, meaning: Meaning, hidden: set[int], right: set[int]) -> Case:
         index = VectorIndex(self._contents)
         index.discard([self._records[place].id for place in hidden])
         view = index.view()
         asked = self._words.match(view, query, ANY, 0)
-        nearest = view.nearest(vector, asked.mask, k=fusion.BY_VECTORS, is_filtered=bool(hidden))
-        both, lexical = asked.candidates(vector, nearest), asked.candidates(None, _NOTHING)
+        nearest = view.nearest(meaning.vector, asked.mask, k=fusion.BY_VECTORS, is_filtered=bool(hidden))
+        both, lexical = asked.candidates(meaning, nearest), asked.candidates(None, _NOTHING)
         given = {
             "BY_BOTH": (both.rows, both.scores, both.features_of_relevance(asked.match)),
             "BY_WORDS": (lexical.rows, lexical.scores, lexical.features_of_relevance(asked.match)),

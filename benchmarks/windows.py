@@ -127,7 +127,7 @@ class Asker:
             record = found[place]
             embedded = self._embedder.embed([as_embedded(record.text, record.metadata)])
             of_windows = np.frombuffer(embedded.windows[0], np.int8).reshape(-1, embedded.vectors.shape[1])
-            records.append(msgspec.structs.replace(record, windows=embedded.windows[0]))
+            records.append(msgspec.structs.replace(record, windows=embedded.windows[0], signs=embedded.signs[0]))
             vectors.append(embedded.vectors[0])
             windows.append(of_windows.astype(np.float32) if len(of_windows) else embedded.vectors)
             if is_long[place]:
@@ -187,12 +187,12 @@ def ranks(memory: Memory, embedder: OnnxEmbedder, progress: Progress, name: str)
         alive = view.passing(ANY)
         every = np.arange(view.rows)
         for one in progress.track(memory.asked, description=f"{name}: {kind}"):
-            vector = embedder.embed([words.addressed(one.text)]).vectors[0]
-            cosines = view.cosines(vector, every)
+            meaning = embedder.embed([words.addressed(one.text)]).meaning(0)
+            cosines = view.cosines(meaning.vector, every)
             if kind != SHIPPED:  # by vectors alone the mean counts
                 found.setdefault((kind, "vectors"), []).append(1 + int(np.count_nonzero(cosines > cosines[one.row])))
-            nearest = view.nearest(vector, alive, k=BY_VECTORS, is_filtered=False)
-            of = words.match(view, one.text, ANY, 0).candidates(vector, nearest)
+            nearest = view.nearest(meaning.vector, alive, k=BY_VECTORS, is_filtered=False)
+            of = words.match(view, one.text, ANY, 0).candidates(meaning, nearest)
             own = of.scores[of.rows == one.row]
             rank = 1 + int(np.count_nonzero(of.scores > own[0])) if len(own) else view.rows
             found.setdefault((kind, "with words"), []).append(rank)

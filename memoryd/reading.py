@@ -76,10 +76,9 @@ def recall(
                 event = words.event(view, query, said.event, 0) if said.event else None
                 asked = timing(said, event, time_use, where)
             matched = words.match(view, query, asked.where, 0, asked.preferred)
-            vector = (
-                None if embedder is None else embedder.embed([words.addressed(query)[:QUESTION_CHARACTERS]]).vectors[0]
-            )
-            question = Understood(view, matched, asked, vector)
+            asked_for = [words.addressed(query)[:QUESTION_CHARACTERS]]
+            meaning = None if embedder is None else embedder.embed(asked_for).meaning(0)
+            question = Understood(view, matched, asked, meaning)
             hits = question.hits(top_k, explain=explain)
             plan = plan_of(question, hits.candidates, began, time.perf_counter()) if explain else None
             records = [trajectories.with_outcome(decode_record(hit.record)) for hit in hits.hits]

@@ -68,7 +68,9 @@ def _reembed(folder: Path, user: UserId, encoder: Embedder, pool: ThreadPoolExec
         encoded = []
         for row, found in enumerate(pool.map(lambda text: encoder.embed([text]), texts)):
             vectors[row] = found.vectors[0]
-            encoded.append(store.encode(msgspec.structs.replace(decoded[row], windows=found.windows[0])))
+            encoded.append(
+                store.encode(msgspec.structs.replace(decoded[row], windows=found.windows[0], signs=found.signs[0]))
+            )
         done += len(records)
         return encoded, vectors
 

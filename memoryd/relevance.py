@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 CONSTANT: Final = "constant"
 
 BY_BOTH: Final[Mapping[str, float]] = {
-    CONSTANT: -13.76,
-    "relative": 8.78,
-    "own": 1.25,
-    "covered": 2.29,
-    "matched": 0.71,
+    CONSTANT: -14.32,
+    "relative": 9.23,
+    "own": 1.19,
+    "covered": 2.55,
+    "matched": 0.68,
 }
 BY_WORDS: Final[Mapping[str, float]] = {
     CONSTANT: -14.28,

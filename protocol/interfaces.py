@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from memoryd.protocol.ids import BEFORE_ALL, MAIN, BranchName, EventId, RecordId, Seq, TrajectoryId, UserId
 from memoryd.protocol.records import RetrievedMemory, without_vectors
@@ -49,13 +49,26 @@ class Embeddings:
 
     `vectors` float32 [n, dim], rows of unit length; `tokens` int32 [n], the pieces of the whole text;
     `embedded_tokens` int32 [n], the pieces the vector has seen; `windows` [n], the vectors of the parts that a long text
-    was embedded in, see `windows.packed`, empty where there was one.
+    was embedded in, see `windows.packed`, empty where there was one; `signs` [n], those of the vectors of the single pieces,
+    see `maxsim.packed`, empty when the encoder does not tell them.
     """
 
     vectors: Vectors
     tokens: Counts
     embedded_tokens: Counts
     windows: Sequence[bytes]
+    signs: Sequence[bytes]
+
+    def meaning(self, row: int) -> Meaning:
+        """Return what questions are answered by."""
+        return Meaning(self.vectors[row], self.signs[row])
+
+
+class Meaning(NamedTuple):
+    """What the encoder makes of a question: its vector, float32 [dim], unit length, and signs as in `Embeddings`."""
+
+    vector: Vectors
+    signs: bytes = b""
 
 
 class Embedder(Protocol):
@@ -520,14 +533,14 @@ class Words(Protocol):
         """Return the query, whose vector is float32 [dim], as learning knows questions."""
         ...
 
-    def rank(self, vector: Vectors | None, *, k: int, explain: bool = False, learned: Learned | None = None) -> Hits:
-        """Return the `k` best by words and by `vector`, float32 [dim], unit length; by words alone without one.
+    def rank(self, meaning: Meaning | None, *, k: int, explain: bool = False, learned: Learned | None = None) -> Hits:
+        """Return the `k` best by words and by `meaning`; by words alone without one.
 
         What was `learned` about the query is added, and changes the order. Raises Damaged.
         """
         ...
 
-    def place(self, vector: Vectors | None, record: RecordId, learned: Learned | None = None) -> Placed | None:
+    def place(self, meaning: Meaning | None, record: RecordId, learned: Learned | None = None) -> Placed | None:
         """Return where a record stands, whether it would have been found or not; None when it is not there.
 
         Raises Damaged.
@@ -535,7 +548,7 @@ class Words(Protocol):
         ...
 
     def candidates_for(
-        self, vector: Vectors, shown: Sequence[RecordId]
+        self, meaning: Meaning, shown: Sequence[RecordId]
     ) -> tuple[Sequence[RecordId], NDArray[np.uint64], Vectors]:
         """Return those of the memories `shown` that live, the keys of them and of the next candidates, and their scores.
 

@@ -11,7 +11,7 @@ from memoryd.protocol.messages import Ask, Done, Tell, UserStatus
 from memoryd.protocol.records import Draft, MemoryFilter, MemoryRecord, RetrievedMemory
 
 if TYPE_CHECKING:
-    from memoryd.protocol.interfaces import Vectors
+    from memoryd.protocol.interfaces import Meaning, Vectors
 
 # --- to the EventRelay ---
 
@@ -202,7 +202,7 @@ class QueryGlobal(Ask[tuple[RetrievedMemory, ...]], frozen=True, kw_only=True):
     """Find published memories, see `GlobalStore`; those of `asked_by` are left out, since its own file has them."""
 
     query: str
-    vector: Vectors | None
+    meaning: Meaning | None
     top_k: int
     filter: MemoryFilter
     preferred: MemoryFilter | None

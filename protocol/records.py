@@ -119,6 +119,7 @@ class MemoryRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `embedding` is float32 little-endian, unit length, `4 * dim` bytes; it is empty unless it was asked for.
     When not all of a long text was embedded, `metadata` carries `tokens` and `tokens_embedded`. `windows` are the parts in
     which a long text was embedded, int8 [n, dim], see `windows.packed`; empty like `embedding`, and for a text of one part.
+    `signs` are those of the vectors of its word pieces, see `maxsim.packed`; empty like `embedding`.
     """
 
     id: RecordId
@@ -131,12 +132,13 @@ class MemoryRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     metadata: JsonObject = {}
     embedding: bytes = b""
     windows: bytes = b""
+    signs: bytes = b""
 
 
 def without_vectors(record: MemoryRecord) -> MemoryRecord:
     """Return a record as it is shown to who did not ask for its vectors."""
-    if record.embedding or record.windows:
-        return msgspec.structs.replace(record, embedding=b"", windows=b"")
+    if record.embedding or record.windows or record.signs:
+        return msgspec.structs.replace(record, embedding=b"", windows=b"", signs=b"")
     return record
 
 

@@ -1,10 +1,11 @@
 """The lines of an export: one memory each, with its vector, bit for bit.
 
     {"id", "text", "kind", "source", "quality_score", "session_id", "timestamp", "metadata",
-     "vector": [float, ...], "windows": base64, "model", "model_sha256"}
+     "vector": [float, ...], "windows": base64, "signs": base64, "model", "model_sha256"}
 
 A float is written in the fewest digits that still are the same float32. A line without `vector` is a text to be embedded.
-`windows` is there for a long text: the vectors of its parts, see `windows.packed`.
+`windows` is there for a long text: the vectors of its parts, see `windows.packed`; `signs` are those of the vectors of its word
+pieces, see `maxsim.packed`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, TypeVar
 import msgspec
 import numpy as np
 
+from memoryd.maxsim import width
 from memoryd.protocol import ids, wire
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.events import JsonObject, Moment
@@ -37,6 +39,7 @@ class _Line(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     metadata: JsonObject = {}
     vector: list[float] | None = None
     windows: bytes = b""
+    signs: bytes = b""
     model: str = ""
     model_sha256: str = ""
 
@@ -54,6 +57,7 @@ def to_line(record: MemoryRecord, model: str, model_sha256: str) -> bytes:
         "metadata": record.metadata,
         "vector": msgspec.Raw(_floats(record.embedding)),
         **({"windows": record.windows} if record.windows else {}),
+        **({"signs": record.signs} if record.signs else {}),
         "model": model,
         "model_sha256": model_sha256,
     }
@@ -88,7 +92,8 @@ def from_line(line: bytes, dim: int, *, without_vectors: bool = False) -> tuple[
         quality_score=read.quality_score,
         metadata=read.metadata,
         embedding=_embedding(read.vector, dim),
-        windows=_windows(read.windows, dim),
+        windows=_whole(read.windows, dim, "windows", dim),
+        signs=_whole(read.signs, width(dim), "signs", dim),
     )
     sha256 = _required(read.model_sha256 or None, "model_sha256")
     try:
@@ -115,12 +120,12 @@ def _floats(embedding: bytes) -> bytes:
     return f"[{','.join(texts)}]".encode()
 
 
-def _windows(windows: bytes, dim: int) -> bytes:
-    if len(windows) % dim:
+def _whole(vectors: bytes, size: int, field: str, dim: int) -> bytes:
+    if len(vectors) % size:
         raise InvalidMessage(
-            "wrong dimension", field="windows", hint=f"this daemon's model has {dim} dimensions", got=len(windows)
+            "wrong dimension", field=field, hint=f"this daemon's model has {dim} dimensions", got=len(vectors)
         )
-    return windows
+    return vectors
 
 
 def _embedding(vector: list[float], dim: int) -> bytes:

@@ -64,7 +64,8 @@ def build_bert(
     """Build the encoder; the same weights give the same graph. `int8` needs the `activations` of every product.
 
     `embedding`: int64 [n, t] `input_ids` and `attention_mask` give float32 [n, dim], unit rows, the mean of the
-    last layer over the tokens of the mask. There is one segment only, folded into the positions.
+    last layer over the tokens of the mask, and that layer, `last_hidden_state`, float32 [n, t, dim]. There is one segment
+    only, folded into the positions.
     `last_hidden_state`: takes `token_type_ids` too and gives float32 [n, t, dim], as other exporters do.
     Raises KeyError naming a weight or a product that is absent.
     """
@@ -86,17 +87,18 @@ class _Builder:
         mask = self._node("Cast", ["attention_mask"], "mask", to=TensorProto.INT32)
         for layer in range(self._shape.layers):
             hidden = self._layer(f"encoder.layer.{layer}", hidden, mask)
+        self._node("Identity", [hidden], "last_hidden_state")
         if pooled:
             self._mean_of_tokens(hidden, output)
-        else:
-            self._node("Identity", [hidden], output)
         inputs = ["input_ids", "attention_mask"] + ([] if pooled else ["token_type_ids"])
         dim = self._weight("embeddings.LayerNorm.weight").size
+        outputs: dict[str, list[str | int]] = {"embedding": ["n", dim]} if pooled else {}
+        outputs["last_hidden_state"] = ["n", "t", dim]
         graph = helper.make_graph(
             self._nodes,
             "bert",
             [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "t"]) for name in inputs],
-            [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", dim] if pooled else ["n", "t", dim])],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
             self._constants,
         )
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_FUSED, 1)]

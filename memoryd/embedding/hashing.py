@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from memoryd import maxsim
 from memoryd.protocol.interfaces import Embeddings, ModelInfo
 from memoryd.windows import packed
 
@@ -53,11 +54,19 @@ class HashingEmbedder:
             tokens=tokens,
             embedded_tokens=np.minimum(tokens, np.int32(_MAX_WORDS)),
             windows=[self._windows(some[:_MAX_WORDS]) for some in words],
+            signs=[self._signs(some[:_MAX_WORDS]) for some in words],
         )
 
     def _windows(self, words: Sequence[str]) -> bytes:
         parts = [words[start : start + _WINDOW] for start in range(0, len(words), _WINDOW)]
         return packed(np.stack([self._vector(part) for part in parts])) if len(parts) > 1 else b""
+
+    def _signs(self, words: Sequence[str]) -> bytes:
+        return maxsim.packed(np.stack([self._piece(word) for word in words])) if words else b""
+
+    def _piece(self, word: str) -> "NDArray[np.float32]":
+        seed = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return np.random.default_rng(int.from_bytes(seed, "big")).standard_normal(self.model.dim, np.float32)
 
     def _vector(self, words: Sequence[str]) -> "NDArray[np.float32]":
         row = np.zeros(self.model.dim, np.float32)

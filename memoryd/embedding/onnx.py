@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from memoryd import maxsim
 from memoryd.embedding.folder import ModelFolder, Pooling, read_folder, resolve_model, unavailable
 from memoryd.embedding.pieces import PieceReader
 from memoryd.protocol.interfaces import Embeddings, ModelInfo
@@ -27,7 +28,8 @@ _RUN_TOKENS: Final = 512  # padded tokens a run, which stay in the cache; past t
 _SLOWER: Final = ["SkipLayerNormFusion"]  # a sum and a norm made one operator, which takes five times as long
 _KNOWN_INPUTS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _INTEGERS: Final[Mapping[str, type[np.integer]]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-_OUTPUTS: Final = ("embedding", "sentence_embedding", "last_hidden_state", "token_embeddings")
+_OF_PIECES: Final = ("last_hidden_state", "token_embeddings")
+_OUTPUTS: Final = ("embedding", "sentence_embedding", *_OF_PIECES)
 _VECTORS_RANK: Final = 2
 _TOKENS_RANK: Final = 3
 _OTHER_MODEL: Final = "use a BERT-like sentence encoder exported to ONNX"
@@ -53,6 +55,7 @@ class OnnxEmbedder:
         if unknown := sorted(name for name, kind in self._inputs.items() if name not in _KNOWN_INPUTS or not kind):
             raise unavailable(folder.graph, f"asks for unsupported inputs ({', '.join(unknown)})", hint=_OTHER_MODEL)
         self._output, self._pooling, dim = self._choose_output()
+        self._outputs = list(dict.fromkeys([self._output, *self._outputs_of_pieces(dim)]))
         self.model: Final = ModelInfo(
             name=folder.name,
             dim=dim,
@@ -109,16 +112,20 @@ class OnnxEmbedder:
         vectors = np.empty((len(windows), self.model.dim), np.float32)
         if running is not None:
             running()
+        of_pieces = [np.empty((0, self.model.dim), np.float32)] * len(windows)
         for rows in self._runs(np.array([len(window) for window in windows], np.int32)):
-            vectors[rows] = self._run([windows[row] for row in rows])
+            vectors[rows], found = self._run([windows[row] for row in rows])
+            for row, some in zip(rows, found, strict=False):  # none, when the graph tells nothing of them
+                of_pieces[row] = some
         counts = np.array([len(some.windows) for some in pieces], np.int64)
         ends = np.cumsum(counts)
-        of_each = (vectors[end - count : end] for end, count in zip(ends.tolist(), counts.tolist(), strict=True))
+        of_each = [slice(end - count, end) for end, count in zip(ends.tolist(), counts.tolist(), strict=True)]
         return Embeddings(
             vectors=_unit(np.add.reduceat(vectors, ends - counts)),
             tokens=np.array([some.total for some in pieces], np.int32),
             embedded_tokens=np.array([some.seen for some in pieces], np.int32),
-            windows=[packed(some) if len(some) > 1 else b"" for some in of_each],
+            windows=[packed(vectors[some]) if some.stop - some.start > 1 else b"" for some in of_each],
+            signs=[maxsim.packed(np.concatenate(of_pieces[some])) for some in of_each],
         )
 
     def _runs(self, lengths: "NDArray[np.int32]") -> Iterator[list[int]]:
@@ -132,8 +139,8 @@ class OnnxEmbedder:
         if run:
             yield run
 
-    def _run(self, ids: Sequence[Sequence[int]]) -> "NDArray[np.float32]":
-        """Run the graph on some texts: float32 [n, dim]."""
+    def _run(self, ids: Sequence[Sequence[int]]) -> "tuple[NDArray[np.float32], list[NDArray[np.float32]]]":
+        """Run the graph on some texts: float32 [n, dim], and of each its pieces, float32 [t, dim], if the graph gives them."""
         shape = (len(ids), max(map(len, ids)))
         tokens = np.full(shape, self._folder.pad_id, np.int64)
         mask = np.zeros(shape, np.int64)
@@ -142,8 +149,15 @@ class OnnxEmbedder:
             mask[row, : len(some)] = 1
         known = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
         feed = {name: known[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
-        (found,) = self._session.run([self._output], feed)
-        return _unit_rows(cast("NDArray[np.float32]", found), mask, self._pooling)
+        found = cast("list[NDArray[np.float32]]", self._session.run(self._outputs, feed))
+        of_pieces = found[-1] if found[-1].ndim == _TOKENS_RANK else ()
+        each = [some[self._pieces.body(len(window))] for some, window in zip(of_pieces, ids, strict=False)]
+        return _unit_rows(found[0], mask, self._pooling), each
+
+    def _outputs_of_pieces(self, dim: int) -> list[str]:
+        """Return the name of the output that has a vector of each piece, if there is one."""
+        outputs = (node for node in self._session.get_outputs() if node.type == "tensor(float)")
+        return [node.name for node in outputs if node.name in _OF_PIECES and node.shape[2:] == [dim]][:1]
 
     def _choose_output(self) -> tuple[str, Pooling, int]:
         folder = self._folder

@@ -58,6 +58,10 @@ class PieceReader:
         self._overlap: Final = self._room // _OVERLAP
         self._most: Final = _MOST_WINDOWS * (self._room - self._overlap) + self._overlap
 
+    def body(self, length: int) -> slice:
+        """Return which pieces of a window of so many are of the text."""
+        return slice(len(self._prefix), length - len(self._suffix))
+
     def read(self, text: str) -> Pieces:
         """Tokenise `text`; the interpreter lock is released meanwhile.
 

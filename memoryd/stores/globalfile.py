@@ -105,11 +105,11 @@ class GlobalFile:
         if len(self._use.index) <= len(own):
             return []
         try:
-            hits = self._looked_up(view, asked, own).rank(asked.vector, k=asked.top_k, explain=asked.explain).hits
+            hits = self._looked_up(view, asked, own).rank(asked.meaning, k=asked.top_k, explain=asked.explain).hits
         except StorageFault:  # of the words
-            if asked.vector is None:
+            if asked.meaning is None:
                 raise
-            hits = view.search(asked.vector, k=asked.top_k + len(own), where=asked.filter).hits
+            hits = view.search(asked.meaning.vector, k=asked.top_k + len(own), where=asked.filter).hits
         found = ((self._store.decode(hit.record), hit) for hit in hits)
         return [hit.retrieved(copy) for copy, hit in found if _publisher(copy) != asked.asked_by][: asked.top_k]
 

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]  # [rows]
     Rows = NDArray[np.integer]  # [m]
     Closer = Callable[[Numbers], tuple[Numbers, Scores]]  # of these rows those that are long, and their cosines
+    Nearness = Callable[[Numbers], Scores]  # of each of these rows, NaN where it is not known
 
 BY_WORDS: Final = 100  # candidates of each list
 BY_VECTORS: Final = 32
 OF_TIME: Final = 32  # of each list, among those of the time that the query prefers
-CLOSER: Final = 32  # candidates that are looked at more closely if they are long
+CLOSER: Final = 32  # candidates that are looked at more closely: by their windows if they are long, and piece by piece
 _NO_ROWS: Final = np.empty(0, np.int64)
 
 _AROUND: Final = 50  # of the best by words, whose neighbours are candidates too
@@ -62,6 +63,23 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "answers": 0.109,
     "time": 0.098,
     "unsaid": 0.200,
+}
+# With `maxsim`, which says much of what words and vectors say; those above choose whom it is known of.
+WEIGHTS_OF_PIECES: Final[Mapping[str, float]] = {
+    "words": 0.119,
+    "words_after": 0.029,
+    "words_two_before": 0.057,
+    "words_two_after": 0.030,
+    "vector": 0.015,
+    "vector_before": 0.050,
+    "session": 0.144,
+    "speaker": 0.051,
+    "question": -0.051,
+    "length": 0.129,
+    "answers": 0.114,
+    "time": 0.095,
+    "unsaid": 0.200,
+    "maxsim": 0.167,
 }
 
 
@@ -97,11 +115,12 @@ class ByWords:
         vector: Vectors | None,
         also: Numbers = _NO_ROWS,
         closer: Closer | None = None,
+        nearness: Nearness | None = None,
     ) -> Candidates:
         """Return what may answer; without a `vector`, float32 [dim], which `nearest` is near to, words alone count.
 
         The rows `also` are looked at in any case. Where `closer` knows the cosine of a long text better than its row does,
-        that counts. Raises Damaged.
+        that counts. Of the best by all that, `nearness` counts too. Raises Damaged.
         """
         near = nearest.rows
         rows = _distinct(np.concatenate([self._rows, near, self._beside(near), also]))
@@ -117,7 +136,8 @@ class ByWords:
                 cosines[long] = exact
                 listed = np.append(exact.max(initial=listed[0]), listed)
             scaled[known] = _scaled(cosines[known], listed)
-        return Candidates(rows, cosines[rows], self._features(rows, before, scaled))
+        found = Candidates(rows, cosines[rows], self._features(rows, before, scaled))
+        return found if nearness is None else found.looked_at(nearness)
 
     def _long(self, rows: Numbers, cosines: Scores, listed: Scores) -> Numbers:
         """Return those of the most promising rows whose texts may have several windows, int64 [m] ascending."""
@@ -160,9 +180,21 @@ class Candidates:
         self.rows = rows
         self.cosines = cosines
         self.features = features
+        self._weights = WEIGHTS_OF_PIECES if "maxsim" in features else WEIGHTS
         self.scores = np.zeros(len(rows), np.float32)
         for name, values in features.items():
-            self.scores += np.float32(WEIGHTS[name]) * values
+            self.scores += np.float32(self._weights[name]) * values
+
+    def looked_at(self, nearness: Nearness) -> Candidates:
+        """Return the same with how near the best of them are to the query piece by piece: the nearest 1, the farthest 0."""
+        best = _best(self.scores, CLOSER)
+        values = nearness(self.rows[best])
+        lowest, highest = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
+        if not lowest < highest:
+            return self
+        scaled = np.zeros(len(self.rows), np.float32)
+        scaled[best] = np.nan_to_num((values - lowest) / (highest - lowest))
+        return Candidates(self.rows, self.cosines, {**self.features, "maxsim": scaled})
 
     def features_of_relevance(self, match: Match) -> dict[str, Scores]:
         """Return what the relevance of each is made of, float32 [m] by name."""
@@ -172,7 +204,7 @@ class Candidates:
     def parts(self, place: int) -> dict[str, float]:
         """Return the summands of one candidate that are not 0."""
         return {
-            name: round(WEIGHTS[name] * float(values[place]), 6)
+            name: round(self._weights[name] * float(values[place]), 6)
             for name, values in self.features.items()
             if values[place]
         }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from memoryd.maxsim import nearness, width
 from memoryd.protocol.interfaces import Hit, Hits, Nearest, Placed
 from memoryd.protocol.learning import Intent
 from memoryd.protocol.records import ANY, Explanation
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from memoryd.files import FileSystem
     from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.interfaces import IndexView, Matched, Numbers, Vectors
+    from memoryd.protocol.interfaces import IndexView, Matched, Meaning, Numbers, Vectors
     from memoryd.protocol.learning import Keys, Learned
     from memoryd.protocol.records import MemoryFilter, MemoryRecord
     from memoryd.words.fusion import Candidates
@@ -96,21 +97,21 @@ class Question:
         rarity = np.fromiter((terms[term] for term in order), np.float32, len(order))
         return Intent(vector, np.array(order, np.uint64), rarity)
 
-    def rank(self, vector: Vectors | None, *, k: int, explain: bool = False, learned: Learned | None = None) -> Hits:
-        nearest = self._nearest(vector, k)
-        found = self._found(vector, nearest, _NO_ROWS, learned)
+    def rank(self, meaning: Meaning | None, *, k: int, explain: bool = False, learned: Learned | None = None) -> Hits:
+        nearest = self._nearest(meaning, k)
+        found = self._found(meaning, nearest, _NO_ROWS, learned)
         best = np.argsort(-found.final, kind="stable")
         answers = distinct(self._records(found.rows, best, k), self.decode, k)
         hits = [self._hit(found, each, nearest, explain=explain) for each in answers]
         return Hits(hits, nearest.path, len(found.rows))
 
-    def place(self, vector: Vectors | None, record: RecordId, learned: Learned | None = None) -> Placed | None:
+    def place(self, meaning: Meaning | None, record: RecordId, learned: Learned | None = None) -> Placed | None:
         asked = self.view.find((record,))
         if not len(asked):
             return None
         row = int(asked[0])
-        nearest = self._nearest(vector, 1)
-        found = self._found(vector, nearest, asked, learned)
+        nearest = self._nearest(meaning, 1)
+        found = self._found(meaning, nearest, asked, learned)
         own = int(np.searchsorted(found.rows, row))
         ahead = self.mask[found.rows] & (found.final > found.final[own])
         ((place, encoded),) = self._records(found.rows, np.array([own]), 1)
@@ -118,10 +119,10 @@ class Question:
         count = len(found.rows) - (not self.mask[row])
         return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(self.mask[row]), nearest.path)
 
-    def candidates_for(self, vector: Vectors, shown: Sequence[RecordId]) -> tuple[Sequence[RecordId], Keys, Vectors]:
+    def candidates_for(self, meaning: Meaning, shown: Sequence[RecordId]) -> tuple[Sequence[RecordId], Keys, Vectors]:
         given = [(record, rows) for record in shown if len(rows := self.view.find((record,)))]
         known = np.array([rows[0] for _, rows in given], np.int64)
-        found = self.candidates(vector, self._nearest(vector, 1), known)
+        found = self.candidates(meaning, self._nearest(meaning, 1), known)
         places = np.searchsorted(found.rows, known)
         best = np.argsort(-found.scores, kind="stable")[:_NEXT]
         others = best[~np.isin(best, places)]
@@ -129,25 +130,28 @@ class Question:
         keys = self.view.keys_at(found.rows)
         return [record for record, _ in given], keys[chosen], found.scores[chosen]
 
-    def candidates(self, vector: Vectors | None, nearest: Nearest, also: NDArray[np.int64] = _NO_ROWS) -> Candidates:
+    def candidates(self, meaning: Meaning | None, nearest: Nearest, also: NDArray[np.int64] = _NO_ROWS) -> Candidates:
         """Return what may answer, see `ByWords.candidates`; of a long text its nearest window counts. Raises Damaged."""
-        if vector is not None and self.preferred is not None:
-            of_time = self.view.nearest(vector, self.mask & self.preferred, k=OF_TIME, is_filtered=True)
+        if meaning is None:
+            return self.by_words.candidates(self.view, nearest, None, also)
+        if self.preferred is not None:
+            of_time = self.view.nearest(meaning.vector, self.mask & self.preferred, k=OF_TIME, is_filtered=True)
             also = np.concatenate([also, of_time.rows])
-        closer = None if vector is None else partial(self._by_windows, vector)
-        return self.by_words.candidates(self.view, nearest, vector, also, closer)
+        by_windows = partial(self._by_windows, meaning.vector)
+        by_pieces = partial(self._by_pieces, meaning) if meaning.signs else None
+        return self.by_words.candidates(self.view, nearest, meaning.vector, also, by_windows, by_pieces)
 
     def _found(
-        self, vector: Vectors | None, nearest: Nearest, also: NDArray[np.int64], learned: Learned | None
+        self, meaning: Meaning | None, nearest: Nearest, also: NDArray[np.int64], learned: Learned | None
     ) -> _Found:
         added: Mapping[str, Vectors] = {}
-        if vector is None or learned is None:
-            found = self.candidates(vector, nearest, also)
+        if meaning is None or learned is None:
+            found = self.candidates(meaning, nearest, also)
         else:
             by_learning = rows_for(self.view, self.mask, learned, is_filtered=self.is_filtered)
-            found = self.candidates(vector, nearest, np.concatenate([also, by_learning]))
-            added = summands(self.view, found.rows, vector, learned)
-        chances = relevance(found.features_of_relevance(self.match), BY_WORDS if vector is None else BY_BOTH)
+            found = self.candidates(meaning, nearest, np.concatenate([also, by_learning]))
+            added = summands(self.view, found.rows, meaning.vector, learned)
+        chances = relevance(found.features_of_relevance(self.match), BY_WORDS if meaning is None else BY_BOTH)
         return _Found(found, added, chances)
 
     def _by_windows(self, vector: Vectors, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Vectors]:
@@ -160,10 +164,23 @@ class Question:
         }
         return np.fromiter(found, np.int64, len(found)), np.fromiter(found.values(), np.float32, len(found))
 
-    def _nearest(self, vector: Vectors | None, k: int) -> Nearest:
-        if vector is None:
+    def _by_pieces(self, meaning: Meaning, rows: NDArray[np.int64]) -> Vectors:
+        """Return how near these rows are to the query piece by piece, float32 [m]; NaN where it is not known."""
+        dim = len(meaning.vector)
+        records = self.view.records(rows) if len(rows) else ()
+        signs = [self.decode(record).signs if record else b"" for record in records]
+        found = np.full(len(rows), np.nan, np.float32)
+        is_known = np.fromiter((bool(each) and not len(each) % width(dim) for each in signs), bool, len(signs))
+        if is_known.any():
+            found[is_known] = nearness(
+                meaning.signs, [each for each, known in zip(signs, is_known, strict=True) if known], dim
+            )
+        return found
+
+    def _nearest(self, meaning: Meaning | None, k: int) -> Nearest:
+        if meaning is None:
             return _NOTHING
-        return self.view.nearest(vector, self.mask, k=max(k, BY_VECTORS), is_filtered=self.is_filtered)
+        return self.view.nearest(meaning.vector, self.mask, k=max(k, BY_VECTORS), is_filtered=self.is_filtered)
 
     def _records(self, rows: NDArray[np.int64], places: NDArray[np.int64], at_once: int) -> Iterator[tuple[int, bytes]]:
         """Yield these places among `rows` with their records, so many at once; empty where one was hidden meanwhile."""

@@ -282,9 +282,17 @@ async def test_a_wrong_vector_in_an_import_is_named_and_nothing_of_the_import_is
         await still_there(house)
 
 
-@pytest.mark.parametrize("windows", [b"x" * 383, b"x" * 384 * 65])
-async def test_wrong_windows_in_an_import_are_named_and_nothing_of_the_import_is_kept(
-    tmp_path: Path, windows: bytes
+@pytest.mark.parametrize(
+    ("field", "vectors", "hint"),
+    [
+        ("windows", b"x" * 383, "384"),
+        ("windows", b"x" * 384 * 65, "384"),
+        ("signs", b"x" * 23, "24"),
+        ("signs", b"x" * 24 * 49, "24"),
+    ],
+)
+async def test_wrong_windows_or_signs_in_an_import_are_named_and_nothing_of_the_import_is_kept(
+    tmp_path: Path, field: str, vectors: bytes, hint: str
 ) -> None:
     async with running(tmp_path, listen=True) as house:
         await house.memory.remember(TEXT, user="alice")
@@ -292,13 +300,13 @@ async def test_wrong_windows_in_an_import_are_named_and_nothing_of_the_import_is
 
         with pytest.raises(InvalidMessage) as refused:
             await house.memory.import_records(
-                [msgspec.structs.replace(good, windows=windows)],
+                [msgspec.structs.replace(good, **{field: vectors})],
                 model_sha256=HashingEmbedder().model.sha256,
                 user="bob",
             )
 
-        assert refused.value.field == "records[0].windows"
-        assert "384" in str(refused.value.hint)
+        assert refused.value.field == f"records[0].{field}"
+        assert hint in str(refused.value.hint)
         assert await exported(house.memory, "bob") == []
         await still_there(house)
 

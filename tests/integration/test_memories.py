@@ -250,7 +250,7 @@ async def test_forgetting_by_id_takes_the_memory_and_its_event_out_of_every_file
         )
         (found,) = (await house.memory.recall("tangerine", user="alice", top_k=1)).memories
 
-        forgotten = await house.memory.forget(ids=[found.record.id], user="alice")
+        forgotten = await house.memory.forget(ids=[found.record.id], user="alice", now=True)
 
         assert (forgotten.records, forgotten.events) == (1, 1)
         assert texts(await house.memory.recall("tangerine", user="alice")) == ["nothing secret"]
@@ -271,7 +271,7 @@ async def test_forgetting_a_session_takes_its_memories_and_no_others(tmp_path: P
         )
         await house.memory.remember("tangerine two", user="alice", session_id="s1")
 
-        forgotten = await house.memory.forget(session_id="s1", user="alice")
+        forgotten = await house.memory.forget(session_id="s1", user="alice", now=True)
 
         assert (forgotten.records, forgotten.events) == (2, 1)
         assert [record.text for record in await exported(house.memory, "alice")] == ["of another session"]
@@ -423,7 +423,7 @@ async def test_forgetting_a_published_memory_does_not_leave_its_copy(tmp_path: P
         kept = await house.memory.remember("the launch code is tangerine", user="alice")
         await house.memory.publish_global([kept.id], user="alice")
 
-        await house.memory.forget(ids=[kept.id], user="alice")
+        await house.memory.forget(ids=[kept.id], user="alice", now=True)
 
         assert texts(await house.memory.recall("tangerine", user="bob")) == []
         assert b"tangerine" not in on_disk(house.root)

@@ -75,7 +75,7 @@ def test_reembedding_keeps_records_and_cursor_and_makes_the_new_models_vectors(t
     assert store_of(tmp_path, new).verify(USER) == []
 
 
-def test_a_long_text_gets_the_new_models_windows(tmp_path: Path) -> None:
+def test_a_long_text_gets_the_new_models_windows_and_signs(tmp_path: Path) -> None:
     long = TEXTS[0] + " and one more word" * 60
     old, new = HashingEmbedder(32), HashingEmbedder(64)
     (record, *_) = filled(tmp_path, old)
@@ -91,6 +91,7 @@ def test_a_long_text_gets_the_new_models_windows(tmp_path: Path) -> None:
     opened = store.open(USER)
     (kept,) = opened.index.records([record.id])
     assert store.decode(kept).windows == new.embed([long]).windows[0] != found.windows[0]
+    assert store.decode(kept).signs == new.embed([long]).signs[0] != found.signs[0]
     opened.file.close()
 
 

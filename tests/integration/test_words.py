@@ -516,6 +516,24 @@ async def test_a_relevant_memory_of_others_is_not_pushed_out_by_irrelevant_ones_
         assert found.best_relevance >= best
 
 
+async def test_the_pieces_of_a_question_count_where_its_vector_is_known(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await house.memory.remember("the zeppelin landed late in the harbour", user="alice")
+        await house.memory.publish(events(20), user="alice", ack="committed")
+        asked = "was the zeppelin late in the harbour"
+        (best, *_) = (await house.memory.recall(asked, user="alice", explain=True)).memories
+        (by_words, *_) = (await house.memory.recall(asked, user="alice", explain=True, lexical=True)).memories
+        why = await house.memory.why(best.record.id, asked, user="alice")
+
+    assert best.explanation is not None
+    assert best.explanation.parts["maxsim"] == pytest.approx(0.167)
+    assert best.score == pytest.approx(sum(best.explanation.parts.values()), abs=1e-4)
+    assert why.memory.explanation == best.explanation
+    assert by_words.explanation is not None
+    assert by_words.record.id == best.record.id
+    assert "maxsim" not in by_words.explanation.parts
+
+
 async def test_a_question_about_one_part_of_a_long_text_is_as_near_as_that_part(tmp_path: Path) -> None:
     part = " ".join(f"boat{place} harbour{place}" for place in range(60))
     long = " ".join(f"lock{place} queue{place}" for place in range(64)) + " " + part
@@ -528,7 +546,9 @@ async def test_a_question_about_one_part_of_a_long_text_is_as_near_as_that_part(
         (of_bob,) = (await house.memory.recall(part, user="bob")).memories
 
     assert said.windows == by_part.record.windows == b""
+    assert said.signs == by_part.record.signs == b""
     assert len(kept.windows) == 2 * 384
+    assert kept.signs == HashingEmbedder().embed([long]).signs[0]
     assert by_part.record.text == long
     mean = float(np.frombuffer(kept.embedding, "<f4") @ HashingEmbedder().embed([part]).vectors[0])
     assert by_part.cosine > 0.95 > mean + 0.1

@@ -23,7 +23,7 @@ from memoryd.protocol.internal import Embed, ForgetTexts
 from tests.helpers.daemon import until
 
 if TYPE_CHECKING:
-    from memoryd.protocol.interfaces import Vectors
+    from memoryd.protocol.interfaces import Meaning
 
 
 class Recorder:
@@ -290,11 +290,11 @@ def looked_up() -> str:
     return "words"
 
 
-def both(words: str, vector: Vectors | None) -> tuple[str, Vectors | None]:
-    return words, vector
+def both(words: str, meaning: Meaning | None) -> tuple[str, Meaning | None]:
+    return words, meaning
 
 
-async def test_a_query_is_looked_up_while_the_encoder_runs_and_answered_with_the_vector(bench: Bench) -> None:
+async def test_a_query_is_looked_up_while_the_encoder_runs_and_answered_with_its_meaning(bench: Bench) -> None:
     looked = threading.Event()
 
     def look() -> str:
@@ -307,18 +307,18 @@ async def test_a_query_is_looked_up_while_the_encoder_runs_and_answered_with_the
     assert not beside._answer.done()
     bench.encoder.gate.set()
 
-    words, vector = await beside.whole()
+    words, meaning = await beside.whole()
     assert words == "words"
-    assert (vector == bench.encoder._hashing.embed(["one"]).vectors[0]).all()
+    assert (meaning.vector == bench.encoder._hashing.embed(["one"]).vectors[0]).all()
 
 
 async def test_a_query_that_is_remembered_needs_no_encoder(bench: Bench) -> None:
     first = await bench.ask("one")
 
-    words, vector = await bench.query("one").whole()
+    words, meaning = await bench.query("one").whole()
 
     assert words == "words"
-    assert (vector == first.vectors[0]).all()
+    assert (meaning.vector == first.vectors[0]).all()
     assert bench.encoder.runs == [["one"]]
 
 
@@ -331,7 +331,8 @@ async def test_two_who_ask_the_same_share_a_run_and_have_their_own_answers(bench
 
     (first, one), (second, other) = [await beside.whole() for beside in asked]
     assert (first, second) == ("a", "b")
-    assert (one == other).all()
+    assert (one.vector == other.vector).all()
+    assert one.signs == other.signs != b""
     assert bench.encoder.runs == [["running"], ["same"]]
 
 
@@ -387,7 +388,7 @@ async def test_who_gives_up_while_it_is_looked_up_waits_for_that_and_not_for_the
 async def test_who_gives_up_while_it_is_answered_waits_until_that_has_returned(bench: Bench) -> None:
     ending, go = threading.Event(), threading.Event()
 
-    def end(_words: str, _vector: Vectors | None) -> str:
+    def end(_words: str, _meaning: Meaning | None) -> str:
         ending.set()
         go.wait(10)
         return "ended"
@@ -414,7 +415,7 @@ async def test_what_cannot_be_looked_up_fails_the_query_alone(bench: Bench) -> N
     assert bench.slot.incarnations == 1
 
 
-async def test_a_query_that_the_encoder_cannot_take_is_answered_without_a_vector(bench: Bench) -> None:
+async def test_a_query_that_the_encoder_cannot_take_is_answered_without_a_meaning(bench: Bench) -> None:
     assert await bench.query("poison").whole() == ("words", None)
     assert bench.slot.incarnations == 1
 
@@ -423,7 +424,7 @@ async def test_a_query_that_cannot_be_read_is_looked_up_all_the_same(bench: Benc
     assert await bench.query("illegible").whole() == ("words", None)
 
 
-async def test_a_query_that_waited_too_long_for_the_encoder_is_answered_without_a_vector(bench: Bench) -> None:
+async def test_a_query_that_waited_too_long_for_the_encoder_is_answered_without_a_meaning(bench: Bench) -> None:
     running = await bench.held(urgent=True)
     beside = bench.query("too late", within=0.01)
     await asyncio.sleep(0.03)
@@ -434,7 +435,7 @@ async def test_a_query_that_waited_too_long_for_the_encoder_is_answered_without_
     assert ["too late"] not in bench.encoder.runs
 
 
-async def test_a_query_that_waits_when_the_encoder_stops_is_answered_without_a_vector(bench: Bench) -> None:
+async def test_a_query_that_waits_when_the_encoder_stops_is_answered_without_a_meaning(bench: Bench) -> None:
     running = await bench.held(urgent=True)
     beside = bench.query("one")
     await until(lambda: bench.slot.mailbox.is_empty)
@@ -450,7 +451,7 @@ async def test_a_query_that_waits_when_the_encoder_stops_is_answered_without_a_v
     assert not bench.slot.ref.offer(ForgetTexts())
 
 
-async def test_without_a_model_a_query_is_answered_without_a_vector(bench: Bench) -> None:
+async def test_without_a_model_a_query_is_answered_without_a_meaning(bench: Bench) -> None:
     await bench.slot.stop(5.0)
     bench.fault = ModelUnavailable("gone", hint="bring it back")
     await bench.slot.start()
@@ -469,17 +470,17 @@ async def test_the_encoder_waits_for_nobody_who_is_slow_to_look_up(bench: Bench)
     assert (await bench.ask("two", urgent=True)).vectors.shape == (1, 16)  # on the only thread of the encoder
     go.set()
 
-    words, vector = await slow.whole()
+    words, meaning = await slow.whole()
     assert words == "words"
-    assert vector is not None
+    assert meaning is not None
 
 
-async def test_a_vector_that_comes_after_the_answer_counts_no_more(bench: Bench) -> None:
+async def test_a_meaning_that_comes_after_the_answer_counts_no_more(bench: Bench) -> None:
     ended_on = []
 
-    def end(words: str, vector: Vectors | None) -> tuple[str, Vectors | None]:
+    def end(words: str, meaning: Meaning | None) -> tuple[str, Meaning | None]:
         ended_on.append(threading.current_thread().name)
-        return words, vector
+        return words, meaning
 
     bench.encoder.gate.clear()
     beside = bench.query("one", looked_up, end)

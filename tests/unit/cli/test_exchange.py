@@ -55,8 +55,8 @@ def test_a_memory_comes_back_as_it_was() -> None:
     )
 
 
-def test_the_windows_of_a_long_text_come_back_as_they_were() -> None:
-    long = msgspec.structs.replace(record(UNIT), windows=bytes(range(2 * DIM)))
+def test_the_windows_and_signs_of_a_text_come_back_as_they_were() -> None:
+    long = msgspec.structs.replace(record(UNIT), windows=bytes(range(2 * DIM)), signs=bytes(range(7)))
 
     assert from_line(to_line(long, "model", SHA256), DIM) == (long, SHA256)
 
@@ -92,6 +92,7 @@ def test_vectors_can_be_left_aside() -> None:
         ({"vector": [1.0, 0.0, 0.0, "0"]}, "vector[3]"),
         ({"windows": "AAAA"}, "windows"),
         ({"windows": "not base64"}, "windows"),
+        ({"signs": "not base64"}, "signs"),
         ({"id": "x"}, "id"),
         ({"id": ...}, "id"),
         ({"timestamp": ...}, "timestamp"),

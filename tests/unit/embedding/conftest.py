@@ -27,6 +27,7 @@ def published() -> Embeddings:
             tokens=tokens,
             embedded_tokens=np.minimum(tokens, np.int32(256)),
             windows=[b""] * len(tokens),
+            signs=[b""] * len(tokens),
         )
 
 

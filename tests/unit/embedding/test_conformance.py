@@ -7,6 +7,7 @@ import pytest
 
 from memoryd.embedding.hashing import HashingEmbedder
 from memoryd.embedding.onnx import OnnxEmbedder
+from memoryd.maxsim import MOST, nearness, width
 from memoryd.protocol.interfaces import Embedder
 from memoryd.windows import nearest_cosine
 
@@ -78,3 +79,13 @@ def test_hashing_without_dimensions_is_refused() -> None:
 
 def test_hashed_vectors_of_different_sizes_are_different_models() -> None:
     assert HashingEmbedder(64).model.sha256 != HashingEmbedder(384).model.sha256
+
+
+def test_a_text_has_the_signs_of_its_pieces_however_it_is_embedded(embedder: Embedder) -> None:
+    together = embedder.embed(["the lock of the queue", "", "word " * 300]).signs
+    (alone,) = embedder.embed(["the lock of the queue"]).signs
+    size = width(embedder.model.dim)
+
+    assert together[0] == alone
+    assert [len(each) // size for each in together] == [5, 0, MOST]
+    assert nearness(alone, [alone], embedder.model.dim)[0] == 1

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from memoryd import maxsim
 from memoryd.files import RealFiles
 from memoryd.protocol.ids import BEFORE_ALL, RecordId, new_ulid
-from memoryd.protocol.interfaces import Contents
+from memoryd.protocol.interfaces import Contents, Meaning
 from memoryd.protocol.records import ANY, MemoryFilter, MemoryKind, MemoryRecord, MemorySource
 from memoryd.rvf.records import decode_record, encode_record
 from memoryd.vectors.index import VectorIndex
 from memoryd.windows import packed
 from memoryd.words import matching
-from memoryd.words.fusion import WEIGHTS
+from memoryd.words.fusion import WEIGHTS, WEIGHTS_OF_PIECES
 from memoryd.words.hybrid import LEXICAL, WordsIndex
 from tests.helpers.memories import units
 
@@ -49,6 +50,7 @@ class Memory:
         speaker: str = "",
         vectors: Vectors | None = None,
         windows: bytes = b"",
+        signs: bytes = b"",
     ) -> None:
         made = [
             MemoryRecord(
@@ -60,6 +62,7 @@ class Memory:
                 session_id=session,
                 metadata={"speaker": speaker} if speaker else {},
                 windows=windows,
+                signs=signs,
             )
             for place, text in enumerate(texts)
         ]
@@ -83,9 +86,11 @@ class Memory:
         k: int = 10,
         where: MemoryFilter = ANY,
         preferred: MemoryFilter | None = None,
+        signs: bytes = b"",
     ) -> Sequence[Hit]:
         view = self.index.view()
-        return self.words.match(view, query, where, ALL, preferred).rank(vector, k=k, explain=True).hits
+        meaning = None if vector is None else Meaning(vector, signs)
+        return self.words.match(view, query, where, ALL, preferred).rank(meaning, k=k, explain=True).hits
 
     def event(self, query: str, name: str) -> str | None:
         """Return what tells of the event `name`, of which `query` speaks."""
@@ -203,6 +208,41 @@ def test_an_answer_is_found_beside_the_words_of_its_question(memory: Memory) -> 
 
 def long_text(topic: str) -> str:
     return " ".join(f"{topic}{place}" for place in range(40))
+
+
+def test_of_the_best_those_are_better_whose_pieces_are_near_to_those_of_the_query(memory: Memory) -> None:
+    asked, other = maxsim.packed(units(4, DIM, seed=11)), maxsim.packed(units(4, DIM, seed=12))
+    memory.said("the mutex was late", vectors=units(1, DIM, seed=1), signs=other)
+    memory.said("the mutex was slow", vectors=units(1, DIM, seed=1), signs=asked)
+    vector = units(1, DIM, seed=1)[0]
+
+    without, found = memory.hits("mutex", vector), memory.hits("mutex", vector, signs=asked)
+
+    assert [decode_record(hit.record).text for hit in without] == ["the mutex was late", "the mutex was slow"]
+    assert [decode_record(hit.record).text for hit in found] == ["the mutex was slow", "the mutex was late"]
+    assert parts(found[0])["maxsim"] == WEIGHTS_OF_PIECES["maxsim"]
+    assert not any("maxsim" in parts(hit) for hit in (*without, found[1]))
+    assert [hit.score for hit in found] == pytest.approx([sum(parts(hit).values()) for hit in found], abs=1e-4)
+
+
+def test_a_memory_whose_pieces_are_not_known_is_none_of_the_near_ones(memory: Memory) -> None:
+    asked = maxsim.packed(units(4, DIM, seed=11))
+    memory.said("the mutex was late", signs=b"")
+    memory.said("the mutex was slow", signs=b"")
+    vector = units(1, DIM, seed=1)[0]
+
+    assert [parts(hit).get("maxsim") for hit in memory.hits("mutex", vector, signs=asked)] == [None] * 2
+
+    memory.said("the mutex was fair", signs=asked)
+    memory.said("the mutex was free", signs=maxsim.packed(units(4, DIM, seed=12)))
+
+    near = {decode_record(hit.record).text: "maxsim" in parts(hit) for hit in memory.hits("mutex", vector, signs=asked)}
+    assert near == {
+        "the mutex was late": False,
+        "the mutex was slow": False,
+        "the mutex was fair": True,
+        "the mutex was free": False,
+    }
 
 
 def test_of_a_long_text_the_nearest_window_counts(memory: Memory) -> None:

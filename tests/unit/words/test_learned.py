@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from memoryd.protocol.ids import TrajectoryId
+from memoryd.protocol.interfaces import Meaning
 from memoryd.protocol.learning import Lesson
 from memoryd.protocol.records import ANY, MemoryFilter
 from memoryd.rvf.records import decode_record
@@ -40,7 +41,7 @@ class User:
         view = self.memory.index.view()
         asked = self.memory.words.match(view, query, ANY, ALL)
         ids = [self.id(text) for text in shown]
-        there, keys, base = asked.candidates_for(vector, ids)
+        there, keys, base = asked.candidates_for(Meaning(vector), ids)
         credit = np.zeros(len(keys), np.float32)
         credit[: len(there)] = [record in {self.id(text) for text in helped} for record in there]
         self._runs += 1
@@ -65,7 +66,7 @@ class User:
         view = self.memory.index.view()
         asked = self.memory.words.match(view, query, where, ALL)
         learned = self.learner.about(asked.intent(vector))
-        return asked.rank(vector, k=k, explain=True, learned=learned).hits
+        return asked.rank(Meaning(vector), k=k, explain=True, learned=learned).hits
 
     def texts(self, query: str, vector: Vectors, k: int = 10, where: MemoryFilter = ANY) -> list[str]:
         return [decode_record(hit.record).text for hit in self.hits(query, vector, k, where)]
@@ -73,7 +74,7 @@ class User:
     def place(self, query: str, vector: Vectors, text: str) -> Placed | None:
         view = self.memory.index.view()
         asked = self.memory.words.match(view, query, ANY, ALL)
-        return asked.place(vector, self.id(text), self.learner.about(asked.intent(vector)))
+        return asked.place(Meaning(vector), self.id(text), self.learner.about(asked.intent(vector)))
 
 
 @pytest.fixture
@@ -160,11 +161,11 @@ def test_candidates_are_those_shown_that_live_and_the_next_ones(user: User) -> N
     view = user.memory.index.view()
     asked = user.memory.words.match(view, QUERY, ANY, ALL)
 
-    there, keys, base = asked.candidates_for(VECTOR, [user.id(text) for text in shown])
+    there, keys, base = asked.candidates_for(Meaning(VECTOR), [user.id(text) for text in shown])
 
     assert there == [user.id(text) for place, text in enumerate(shown) if place != 2]
     assert len(keys) == len(base) == len(set(keys.tolist())) > 20
-    scores = {decode_record(hit.record).id: hit.score for hit in asked.rank(VECTOR, k=5).hits}
+    scores = {decode_record(hit.record).id: hit.score for hit in asked.rank(Meaning(VECTOR), k=5).hits}
     assert base[0] == pytest.approx(scores[there[0]])
     assert sorted(base[len(there) :], reverse=True) == base[len(there) :].tolist()
 
