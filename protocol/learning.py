@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+Outcome = Literal["accepted", "refused", "too few"]  # of fitting weights anew
+
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
@@ -92,7 +94,7 @@ class Cycle(Protocol):
     """What came of fitting anew: whether it was accepted, and what the guard said, in nats."""
 
     @property
-    def outcome(self) -> Literal["accepted", "refused", "too few"]: ...
+    def outcome(self) -> Outcome: ...
 
     @property
     def gain(self) -> float | None: ...

@@ -549,8 +549,8 @@ class RollbackLearning(Ask["LearningStatus"], frozen=True, kw_only=True):
 class LearningStatus(Struct, frozen=True, kw_only=True):
     """What was learned: `runs` of `seen` are held, of at most `room`; in `positive` of them something is known to have helped.
 
-    `generation` counts the fits that the guard accepted, `refused` those it did not; so many `earlier` ones can be gone back to. The next
-    comes after `due_in` runs. `outcome` and `gain`, in nats, are those of the last one. `base` and `micro` say how far the adapters
+    `generation` is that of the weights in use, and so many `earlier` ones can be gone back to. The guard `accepted` so many fits, and
+    `refused` so many. The next comes after `due_in` runs. `outcome` and `gain`, in nats, are those of the last one. `base` and `micro` say how far the adapters
     bend a question (Frobenius norm); `tasks` how often weights were consolidated.
     """
 
@@ -561,6 +561,7 @@ class LearningStatus(Struct, frozen=True, kw_only=True):
     room: int
     positive: int
     generation: int
+    accepted: int
     refused: int
     earlier: int
     due_in: int

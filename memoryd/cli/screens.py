@@ -73,8 +73,9 @@ def learning_screen(found: LearningStatus) -> RenderableType:
             "runs",
             f"{found.runs:,} held of {found.seen:,}, room for {found.room:,}; something helped in {found.positive:,}",
         ),
-        ("weights", f"generation {found.generation}, {found.earlier} to go back to; the guard refused {found.refused}"),
-        ("last fit", f"{found.outcome}{gain}" if found.outcome else "none since the memory was opened"),
+        ("weights", f"generation {found.generation}, {found.earlier} to go back to"),
+        ("guard", f"accepted {found.accepted:,} fits, refused {found.refused:,}"),
+        ("last fit", f"{found.outcome}{gain}" if found.outcome else "none yet"),
         ("next fit", f"after {found.due_in} more runs" if found.due_in else "when it is quiet"),
         ("bends by", f"base {found.base:.3f}, micro {found.micro:.3f}; consolidated {found.tasks} times"),
     ]

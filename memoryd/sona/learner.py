@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
     from memoryd.protocol.ids import RecordId, TrajectoryId
-    from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Pattern, Scores, Vector
+    from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Outcome, Pattern, Scores, Vector
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
@@ -50,7 +50,7 @@ _SEED: Final = 20260101
 class Cycle:
     """What came of a cycle in the background, and what the guard said, in nats."""
 
-    outcome: Literal["accepted", "refused", "too few"]
+    outcome: Outcome
     gain: float | None
 
 
@@ -87,6 +87,8 @@ class Snapshot:
     generation: int
     refused: int
     since_refit: int
+    accepted: int = 0
+    last: Cycle | None = None
 
 
 _NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0, 0)
@@ -99,9 +101,10 @@ class Learner:
         self.profile = profile
         self.is_enabled = True
         self.generation = known.generation
+        self.accepted = known.accepted
         self.refused = known.refused
+        self.last = known.last
         self._since_refit = known.since_refit  # so many runs came
-        self._last: Cycle | None = None
         self._dim = dim
         self._base = known.base
         self._earlier = deque(known.earlier, maxlen=_GENERATIONS)
@@ -124,6 +127,8 @@ class Learner:
             generation=self.generation,
             refused=self.refused,
             since_refit=self._since_refit,
+            accepted=self.accepted,
+            last=self.last,
         )
 
     def __len__(self) -> int:
@@ -145,11 +150,12 @@ class Learner:
             room=self.profile.replay,
             positive=self._positive,
             generation=self.generation,
+            accepted=self.accepted,
             refused=self.refused,
             earlier=len(self._earlier),
             due_in=max(0, self.profile.refit_every - self._since_refit, ENOUGH - self._positive),
-            outcome=self._last.outcome if self._last else "",
-            gain=self._last.gain if self._last else None,
+            outcome=self.last.outcome if self.last else "",
+            gain=self.last.gain if self.last else None,
             base=0.0 if self._base is None else self._base.size,
             micro=0.0 if self._micro is None else self._micro.adapter.size,
             tasks=0 if self._held is None else self._held.tasks,
@@ -224,8 +230,8 @@ class Learner:
     def refit(self, memories: Memories) -> Cycle:
         """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
         self._since_refit = 0
-        self._last = self._refitted(memories)
-        return self._last
+        self.last = self._refitted(memories)
+        return self.last
 
     def _refitted(self, memories: Memories) -> Cycle:
         rng, lessons = self._rng(), list(self._replay)
@@ -243,6 +249,7 @@ class Learner:
         self._earlier.append((self.generation, self._base))
         self._base, self._micro = base, None
         self.generation += 1
+        self.accepted += 1
         return Cycle("accepted", gain)
 
     def rollback(self, generations: int = 1) -> int:

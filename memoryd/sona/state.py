@@ -1,6 +1,7 @@
 """What a learner knows, as JSON: {user}/sona.json.
 
-    version, embedder {name, sha256}, dim, profile, enabled, generation, refused, seen, since_refit, updated_us
+    version, embedder {name, sha256}, dim, profile, enabled, generation, accepted, refused, last {outcome, gain}, seen,
+    since_refit, updated_us
     base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
     replay[]          {id, vector, terms, rarity, shown, keys, base, credit, harmed, quality, coarse, ended_us}
@@ -8,7 +9,7 @@
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
 known are kept. Weights are float32 as they are used; what lessons say is rounded to float16 when it is learned, so that nothing changes
-when it is read again.
+when it is read again. What was written before `accepted` and `last` were has neither.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ import base64
 import hashlib
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 import numpy as np
 
 from memoryd.protocol.errors import Damaged, InvalidMessage, ModelMismatch
 from memoryd.protocol.ids import RecordId, TrajectoryId
-from memoryd.protocol.learning import Intent, Lesson
+from memoryd.protocol.learning import Intent, Lesson, Outcome
 from memoryd.sona.ewc import Consolidated
-from memoryd.sona.learner import Learner, Snapshot
+from memoryd.sona.learner import Cycle, Learner, Snapshot
 from memoryd.sona.lora import Adam, Adapter, Training
 from memoryd.sona.profiles import profile
 
@@ -56,7 +57,9 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
         "profile": learner.profile.name,
         "enabled": learner.is_enabled,
         "generation": known.generation,
+        "accepted": known.accepted,
         "refused": known.refused,
+        "last": None if known.last is None else {"outcome": known.last.outcome, "gain": known.last.gain},
         "seen": known.seen,
         "since_refit": known.since_refit,
         "updated_us": updated_us,
@@ -99,8 +102,8 @@ def load(data: bytes, model: ModelInfo) -> tuple[Learner, dict[str, object]]:
 
 _KNOWN: Final = frozenset(
     (
-        "version", "embedder", "dim", "profile", "enabled", "generation", "refused", "seen", "since_refit", "updated_us",
-        "base", "earlier", "micro", "ewc", "shown", "replay",
+        "version", "embedder", "dim", "profile", "enabled", "generation", "accepted", "refused", "last", "seen", "since_refit",
+        "updated_us", "base", "earlier", "micro", "ewc", "shown", "replay",
     )
 )  # fmt: skip
 
@@ -122,6 +125,8 @@ def _learner(found: Json, dim: int) -> Learner:
         generation=_count(found["generation"]),
         refused=_count(found["refused"]),
         since_refit=_count(found["since_refit"]),
+        accepted=_count(found.get("accepted", 0)),
+        last=_cycle(found.get("last")),
     )
     learner = Learner(dim, chosen, snapshot)
     if not isinstance(found["enabled"], bool):
@@ -180,6 +185,15 @@ def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError("not a count")
     return value
+
+
+def _cycle(given: Json | None) -> Cycle | None:
+    if given is None:
+        return None
+    outcome, gain = given["outcome"], given["gain"]
+    if outcome not in get_args(Outcome) or not (gain is None or math.isfinite(gain)):
+        raise ValueError("not what comes of a cycle")
+    return Cycle(outcome, gain)
 
 
 # --- weights ---
