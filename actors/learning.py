@@ -12,6 +12,7 @@ import structlog
 
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.recalling import QUESTION_CHARACTERS
+from memoryd.actors.trajectories import fitting_prefix
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import Damaged, MemorydError, StorageFault
 from memoryd.protocol.internal import Embed
@@ -21,6 +22,7 @@ from memoryd.protocol.records import ANY, microseconds, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime
 
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
@@ -81,22 +83,15 @@ class Learning:
 
     def catch_up(self) -> None:
         """Learn from runs that are not known, or not as they were judged."""
-        ended = [run for run in self._trajectories.all() if run.ended is not None]
-        for run in sorted(ended, key=lambda each: each.ended or each.started):
-            known = self._engine.lesson(run.id)
-            if known is None:
-                is_missed = not self._engine.may_have_been_learned(microseconds(run.ended or run.started))
-            else:
-                is_missed = not _is_judged_so(known, run, self._engine.threshold)
-            if is_missed:
+        for run in sorted(self._trajectories.all(), key=_when):
+            if _teaches(run) and self._is_missed(run):
                 self.follow(run)
         if self._engine.is_due:
             self._wake(QUIET_S)
 
     def follow(self, run: Trajectory) -> None:
         """Learn from a run that has ended, or that is judged anew."""
-        has_ended = run.ended is not None and run.quality is not None
-        if has_ended and run.query and run.shown and self._engine.is_enabled:
+        if _teaches(run) and self._engine.is_enabled:
             self._runs[run.id] = None
             self._begin()
 
@@ -147,6 +142,31 @@ class Learning:
         if vector is not None:
             found = sorted(found, key=lambda each: -float(each.centre @ vector))
         return m.Patterns(patterns=tuple(self._shown(each, vector) for each in found[: message.limit]))
+
+    async def lessons(self, limit: int) -> m.Lessons:
+        """Return the runs that are known or awaited, the newest first."""
+        runs = self._trajectories.all()
+        async with self._alone:
+            found = await self._pools.search(self._told, runs, limit)
+        return m.Lessons(lessons=tuple(fitting_prefix(found, lambda each: len(each.query.encode()) + 256)))
+
+    def _told(self, runs: list[Trajectory], limit: int) -> list[m.LessonInfo]:
+        """Return what is to be said of the newest of these runs. Called on a thread."""
+        told: list[m.LessonInfo] = []
+        for run in sorted(runs, key=_when, reverse=True):
+            if len(told) == limit:
+                break
+            is_awaited = run.ended is None or (_teaches(run) and self._is_missed(run))
+            if run.query and run.shown and (is_awaited or self._engine.lesson(run.id) is not None):
+                told.append(_lesson_info(run, is_learned=not is_awaited))
+        return told
+
+    def _is_missed(self, run: Trajectory) -> bool:
+        """Whether a run that has ended is not known, or not as it is judged now."""
+        known = self._engine.lesson(run.id)
+        if known is None:
+            return not self._engine.may_have_been_learned(microseconds(_when(run)))
+        return not _is_judged_so(known, run, self._engine.threshold)
 
     def _shown(self, pattern: Pattern, vector: Vectors | None) -> m.PatternInfo:
         example = self._trajectories.get(pattern.example)
@@ -273,6 +293,30 @@ def lesson_of(run: Trajectory, words: Words, vector: Vectors, threshold: float) 
         quality=run.quality or 0.0,
         is_coarse=is_coarse,
         ended_us=microseconds(run.ended or run.started),
+    )
+
+
+def _when(run: Trajectory) -> datetime:
+    """Return when a run ended, or began if it goes on."""
+    return run.ended or run.started
+
+
+def _teaches(run: Trajectory) -> bool:
+    """Whether a run has ended and says of memories that were shown for a question how it went."""
+    return run.ended is not None and run.quality is not None and bool(run.query and run.shown)
+
+
+def _lesson_info(run: Trajectory, *, is_learned: bool) -> m.LessonInfo:
+    return m.LessonInfo(
+        id=run.id,
+        when=_when(run),
+        query=run.query,
+        shown=len(run.shown),
+        helped=len(run.helped),
+        harmful=len(run.harmful),
+        quality=run.quality,
+        is_learned=is_learned,
+        is_coarse=not (run.helped or run.harmful),
     )
 
 

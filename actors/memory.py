@@ -333,6 +333,8 @@ class MemoryAgent(Actor):
                 return ctx.detach(self._learning.rollback(message))
             case m.ListPatterns():
                 return ctx.detach(self._learning.patterns(message))
+            case m.ListLessons(limit=limit):
+                return ctx.detach(self._learning.lessons(limit))
             case Fetch(ids=ids):
                 return self._fetch(ids)
             case Repair():

@@ -316,6 +316,10 @@ class Memory:
         """Return what is asked again and again, the largest first; with a query what is nearest to it."""
         return list((await self._use.request(user, m.ListPatterns(limit=limit, query=query), WITHIN_S)).patterns)
 
+    async def lessons(self, *, limit: int = 20, user: str | None = None) -> list[m.LessonInfo]:
+        """Return the runs that learning knows or awaits, the newest first."""
+        return list((await self._use.request(user, m.ListLessons(limit=limit), WITHIN_S)).lessons)
+
     # --- the global store ---
 
     async def publish_global(self, ids: Iterable[str], *, user: str | None = None) -> None:

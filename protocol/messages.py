@@ -607,6 +607,37 @@ class Patterns(Struct, frozen=True, kw_only=True):
     patterns: tuple[PatternInfo, ...]
 
 
+class ListLessons(Ask["Lessons"], frozen=True, kw_only=True):
+    """Ask which runs learning knows or awaits, the newest first."""
+
+    limit: int = 20
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_BATCH:
+            raise InvalidMessage("limit out of range", field="limit", hint=f"use 1 to {MAX_BATCH}")
+
+
+class LessonInfo(Struct, frozen=True, kw_only=True):
+    """A run: `when` it ended, or began if it goes on; how many memories were `shown`, `helped` or were `harmful`.
+
+    It `is_learned` as it is judged now, or is awaited. What `is_coarse` says only how it ended.
+    """
+
+    id: TrajectoryId
+    when: Moment
+    query: str
+    shown: int
+    helped: int
+    harmful: int
+    quality: float | None
+    is_learned: bool
+    is_coarse: bool
+
+
+class Lessons(Struct, frozen=True, kw_only=True):
+    lessons: tuple[LessonInfo, ...]
+
+
 # --- the global store ---
 
 
@@ -841,6 +872,7 @@ REQUESTS: Final[Mapping[str, type[Ask[object]]]] = {
     "set_learning": SetLearning,
     "rollback_learning": RollbackLearning,
     "list_patterns": ListPatterns,
+    "list_lessons": ListLessons,
     "publish_global": PublishGlobal,
     "unpublish_global": UnpublishGlobal,
     "status": GetStatus,
@@ -874,6 +906,7 @@ REPLIES: Final[Mapping[type[Ask[object]], type[Struct]]] = {
     SetLearning: LearningStatus,
     RollbackLearning: LearningStatus,
     ListPatterns: Patterns,
+    ListLessons: Lessons,
     PublishGlobal: Done,
     UnpublishGlobal: Done,
     GetStatus: Status,

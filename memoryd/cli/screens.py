@@ -20,12 +20,14 @@ if TYPE_CHECKING:
         Compared,
         ErasureProof,
         LearningStatus,
+        LessonInfo,
         MailboxStatus,
         PatternInfo,
         Status,
         UserStatus,
     )
 
+QUESTION_WIDTH: int = 80
 USERS: str = "session/memories"  # the path, below the root, of the actor that has the users' agents below it
 
 
@@ -95,6 +97,28 @@ def patterns_screen(found: Sequence[PatternInfo]) -> RenderableType:
             f"{len(each.helped):,}",
             *([f"{each.cosine:.2f}"] if each.cosine is not None else []),
             age(each.last, now),
+        )
+    return made
+
+
+def lessons_screen(found: Sequence[LessonInfo]) -> RenderableType:
+    """Return the runs that learning knows or awaits."""
+    made = table("question", ">shown", ">helped", ">harmful", "went", "learned", ">age", "id")
+    made.columns[0].no_wrap, made.columns[0].ratio = False, 1
+    now = datetime.now(UTC)
+    for each in found:
+        credit = "coarse" if each.is_coarse else "by memory"
+        made.add_row(
+            Text(shorten(each.query, QUESTION_WIDTH)),
+            f"{each.shown:,}",
+            f"{each.helped:,}",
+            f"{each.harmful:,}",
+            outcome(each.quality),
+            Text(credit, style="yellow" if each.is_coarse else "green")
+            if each.is_learned
+            else Text("awaited", style="cyan"),
+            age(each.when, now),
+            each.id,
         )
     return made
 

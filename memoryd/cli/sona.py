@@ -102,6 +102,27 @@ def find_command(target: Target, query: str, k: int, as_json: bool) -> None:  # 
     _list(ask(target, lambda connection: connection.memory.patterns(query, limit=k, user=target.user)), as_json=as_json)
 
 
+@sona_command.command("trajectories")
+@click.option("-n", "--limit", type=click.IntRange(1, 1024), default=20, show_default=True, help="At most so many.")
+@_JSON
+@reaches_daemon
+def trajectories_command(target: Target, limit: int, as_json: bool) -> None:  # noqa: FBT001 - click
+    """List the runs that were learned from, or will be, the newest first.
+
+    A run whose credit is coarse says only how it ended, and teaches little. `memoryd trajectories` lists all runs.
+    """
+    found = ask(target, lambda connection: connection.memory.lessons(limit=limit, user=target.user))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode({"trajectories": found}).decode())
+        return
+    from memoryd.cli.output import console
+    from memoryd.cli.screens import lessons_screen
+
+    console().print(lessons_screen(found) if found else "no run that showed memories has begun yet")
+
+
 def _show(found: LearningStatus, *, as_json: bool) -> None:
     if as_json:
         import msgspec

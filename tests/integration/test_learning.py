@@ -330,6 +330,50 @@ async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
     assert "no run" in nothing.stdout
 
 
+async def test_the_runs_that_learning_knows_or_awaits_are_listed_newest_first(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        ids = await filled(house)
+        assert await house.memory.lessons(user=USER) == []
+        told = await ran(house, ids, [HELPFUL])
+        coarse = await ran(house, ids, [], query="what of the harbour", quality=0.8)
+        open_run = await house.memory.begin_trajectory("not yet known", user=USER, shown=[ids[HELPFUL]])
+        await house.memory.begin_trajectory("shown nothing", user=USER)
+
+        async def all_known() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 2
+
+        await eventually(all_known)
+        found = await house.memory.lessons(user=USER)
+        newest = json.loads((await call(house, "sona", "trajectories", "--user", USER, "-n", 1, "--json")).stdout)
+        screen = (await call(house, "sona", "trajectories", "--user", USER)).stdout
+
+    assert [each.id for each in found] == [open_run.id, coarse.id, told.id]
+    assert [each.is_learned for each in found] == [False, True, True]
+    assert [each.is_coarse for each in found] == [True, True, False]
+    assert [(each.shown, each.helped, each.harmful, each.quality) for each in found] == [
+        (1, 0, 0, None),
+        (4, 0, 0, 0.8),
+        (4, 1, 0, 0.9),
+    ]
+    assert found[2].when == told.ended
+    assert [each["id"] for each in newest["trajectories"]] == [open_run.id]
+    assert all(word in screen for word in ("awaited", "coarse", "by memory", QUERY))
+
+
+async def test_runs_that_end_while_learning_is_off_are_awaited(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        await house.memory.set_learning(enabled=False, user=USER)
+        await ran(house, ids, [HELPFUL])
+
+        (awaited,) = await house.memory.lessons(user=USER)
+        await house.memory.set_learning(enabled=True, user=USER)
+        await learned(house)
+        (known,) = await house.memory.lessons(user=USER)
+
+    assert (awaited.is_learned, known.is_learned) == (False, True)
+
+
 @pytest.mark.parametrize(("end", "is_lifted"), [("conductor.run.completed", True), ("conductor.run.failed", False)])
 async def test_a_run_that_comes_as_events_was_shown_what_was_recalled_for_it(
     tmp_path: Path, end: str, *, is_lifted: bool

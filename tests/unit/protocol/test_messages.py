@@ -87,6 +87,7 @@ WRONG: list[tuple[str, Callable[[], object]]] = [
     ("limit", lambda: messages.Export(after=-1)),
     ("limit", lambda: messages.ListTrajectories(limit=0)),
     ("limit", lambda: messages.ListPatterns(limit=0)),
+    ("limit", lambda: messages.ListLessons(limit=0)),
     ("query", lambda: messages.ListPatterns(query="x" * (messages.MAX_QUERY_BYTES + 1))),
     ("after", lambda: messages.Subscribe(after=ids.Seq(-1))),
     ("after", lambda: messages.Subscribe(after=ids.Seq(1 << 63))),
