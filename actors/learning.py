@@ -11,10 +11,12 @@ import numpy as np
 import structlog
 
 from memoryd.actors.mailbox import Deadline
+from memoryd.actors.pages import Incoming, Outgoing
 from memoryd.actors.recalling import QUESTION_CHARACTERS
 from memoryd.actors.trajectories import fitting_prefix
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import Damaged, MemorydError, StorageFault
+from memoryd.protocol.ids import RecordId
 from memoryd.protocol.internal import Embed
 from memoryd.protocol.keys import folded, keys_of
 from memoryd.protocol.learning import Lesson
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from memoryd.actors.ref import Ref
     from memoryd.actors.trajectories import Trajectories
     from memoryd.actors.wording import Wording
-    from memoryd.protocol.ids import RecordId, TrajectoryId, UserId
+    from memoryd.protocol.ids import TrajectoryId, UserId
     from memoryd.protocol.interfaces import IndexView, Vectors, Words
     from memoryd.protocol.learning import Learned, LearningEngine, Pattern
     from memoryd.protocol.records import Trajectory
@@ -72,6 +74,8 @@ class Learning:
         self._pools = pools
         self._ctx = ctx
         self._runs: dict[TrajectoryId, None] = {}  # to be learned from, in this order
+        self._outgoing = Outgoing()
+        self._incoming = Incoming()
         self._is_teaching = False
         self._is_timed = False
         self._waited = 0  # so often in vain for a quiet moment
@@ -112,6 +116,7 @@ class Learning:
         """Leave no trace of what is forgotten. Raises StorageFault when that could not be written."""
         for run in runs:
             self._runs.pop(run, None)
+        self._outgoing.clear()
         async with self._alone:
             await self._pools.disk(self._engine.forget, folded(keys_of(records)).tolist(), frozenset(runs))
             await self._pools.disk(self._engine.save)
@@ -133,6 +138,29 @@ class Learning:
         """Go back to earlier weights. Raises InvalidMessage or StorageFault."""
         await self._changed(partial(self._engine.rollback, message.generations))
         return await self.status()
+
+    async def export(self, message: m.ExportLearning) -> m.LearningExported:
+        """Return a page of what was learned. Raises NotFound without weights, or InvalidMessage when it changed meanwhile."""
+        if not message.after:
+            async with self._alone:
+                self._outgoing.begin(await self._pools.disk(self._engine.exported, self._user, message.form))
+        return self._outgoing.page(message.after, message.sha256)
+
+    async def take(self, message: m.ImportLearning) -> m.LearningStatus:
+        """Begin with what was exported, once it is whole. Raises InvalidMessage or StorageFault."""
+        whole = self._incoming.add(message)
+        if whole is not None:
+            await self._changed(partial(self._taken, whole, replace=message.replace))
+            self.catch_up()  # with runs that are not in it
+        return await self.status()
+
+    def _taken(self, whole: bytes, *, replace: bool) -> None:
+        view = self._view()
+
+        def is_here(run: TrajectoryId) -> bool:
+            return self._trajectories.get(run) is not None or len(view.find((RecordId(run),))) > 0
+
+        self._engine.take(whole, self._user, view.memories(), is_here, replace=replace)
 
     async def patterns(self, message: m.ListPatterns) -> m.Patterns:
         """Return what is asked again and again, or what is near to a query."""
@@ -187,6 +215,7 @@ class Learning:
     async def discard(self) -> None:
         """Forget everything."""
         self._runs.clear()
+        self._outgoing.clear()
         async with self._alone:
             await self._pools.disk(self._engine.discard)
 

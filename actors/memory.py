@@ -331,6 +331,10 @@ class MemoryAgent(Actor):
                 return ctx.detach(self._learning.choose(message))
             case m.RollbackLearning():
                 return ctx.detach(self._learning.rollback(message))
+            case m.ExportLearning():
+                return ctx.detach(self._learning.export(message))
+            case m.ImportLearning():
+                return ctx.detach(self._learning.take(message))
             case m.ListPatterns():
                 return ctx.detach(self._learning.patterns(message))
             case m.ListLessons(limit=limit):

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 Outcome = Literal["accepted", "refused", "too few"]  # of fitting weights anew
+# What is written down of what was learned: all of it; the weights alone; patterns, as the published engine has them.
+Form = Literal["state", "weights", "ruvector"]
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from memoryd.protocol.ids import RecordId, TrajectoryId
+    from memoryd.protocol.ids import RecordId, TrajectoryId, UserId
     from memoryd.protocol.messages import LearningStatus
 
     Vector = NDArray[np.float32]  # [dim], unit length
@@ -184,6 +186,20 @@ class LearningEngine(Protocol):
 
     def rollback(self, generations: int) -> None:
         """Go back to an earlier generation of weights. Raises InvalidMessage."""
+        ...
+
+    def exported(self, user: UserId, form: Form) -> bytes:
+        """Return what was learned, to be kept or taken elsewhere. Raises NotFound when there are no weights and only they are wanted."""
+        ...
+
+    def take(
+        self, data: bytes, user: UserId, memories: Memories, is_here: Callable[[TrajectoryId], bool], *, replace: bool
+    ) -> None:
+        """Begin with what was exported; with `replace` also where something was learned already.
+
+        What it says of memories and runs that are not here, because they were forgotten since or never were, is left out.
+        Raises InvalidMessage naming the field.
+        """
         ...
 
     def save(self) -> None:

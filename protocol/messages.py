@@ -16,6 +16,7 @@ from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.events import Ack, Event, Moment, Receipt, checked_moment
 from memoryd.protocol.ids import BranchName, RecordId, Seq, TrajectoryId
+from memoryd.protocol.learning import Form
 from memoryd.protocol.records import (
     ANY,
     Draft,
@@ -44,6 +45,7 @@ MAX_BATCH_BYTES: Final = 832 << 10  # of texts in one request: its answer repeat
 REPLY_BYTES: Final = 768 << 10  # of texts in an answer that is cut to fit a frame
 MAX_PROVEN: Final = 256  # memories and traces that a proof lists one by one
 MAX_PATH: Final = 4_096
+MAX_LEARNING_BYTES: Final = 1 << 26  # of what was learned, in an import
 MAX_SEQ: Final = (1 << 63) - 1  # what the log and the arrays count to
 
 
@@ -546,6 +548,50 @@ class RollbackLearning(Ask["LearningStatus"], frozen=True, kw_only=True):
     generations: int = 1
 
 
+class ExportLearning(Ask["LearningExported"], frozen=True, kw_only=True):
+    """Read what was learned, page by page: all of it, the weights alone, or patterns in the JSON of the published engine.
+
+    The first page begins an export; the others name its `sha256`.
+    """
+
+    form: Form = "state"
+    after: int = 0
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.form not in get_args(Form):
+            raise InvalidMessage("no such form", field="form", hint="use " + ", ".join(get_args(Form)))
+        if not 0 <= self.after <= MAX_SEQ:
+            raise InvalidMessage("page out of range", field="after", hint="use 0, or the `next` of the page before")
+
+
+class LearningExported(Struct, frozen=True, kw_only=True):
+    """A page of a document of `size` bytes; `next` is where the following one begins, None at the end."""
+
+    data: bytes
+    size: int
+    sha256: str
+    next: int | None
+
+
+class ImportLearning(Ask["LearningStatus"], frozen=True, kw_only=True):
+    """Begin with what was exported: `data` is the part of it behind `after`, and with the part that reaches `size` it is used.
+
+    With `replace` it is taken by who has learned something, too: it is in the place of that then.
+    """
+
+    data: bytes
+    size: int
+    after: int = 0
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= MAX_LEARNING_BYTES:
+            raise InvalidMessage("size out of range", field="size", hint=f"1 to {MAX_LEARNING_BYTES} bytes")
+        if not 0 <= self.after <= self.size or not self.data:
+            raise InvalidMessage("no such part", field="after", hint="send the parts in order, none of them empty")
+
+
 class LearningStatus(Struct, frozen=True, kw_only=True):
     """What was learned: `runs` of `seen` are held, of at most `room`; in `positive` of them something is known to have helped.
 
@@ -871,6 +917,8 @@ REQUESTS: Final[Mapping[str, type[Ask[object]]]] = {
     "learning": GetLearning,
     "set_learning": SetLearning,
     "rollback_learning": RollbackLearning,
+    "export_learning": ExportLearning,
+    "import_learning": ImportLearning,
     "list_patterns": ListPatterns,
     "list_lessons": ListLessons,
     "publish_global": PublishGlobal,
@@ -905,6 +953,8 @@ REPLIES: Final[Mapping[type[Ask[object]], type[Struct]]] = {
     GetLearning: LearningStatus,
     SetLearning: LearningStatus,
     RollbackLearning: LearningStatus,
+    ExportLearning: LearningExported,
+    ImportLearning: LearningStatus,
     ListPatterns: Patterns,
     ListLessons: Lessons,
     PublishGlobal: Done,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from memoryd.cli.options import Target, ask, reaches_daemon
 
 if TYPE_CHECKING:
+    from memoryd.protocol.learning import Form
     from memoryd.protocol.messages import LearningStatus, PatternInfo
-
-T = TypeVar("T")
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 
@@ -121,6 +120,71 @@ def trajectories_command(target: Target, limit: int, as_json: bool) -> None:  # 
     from memoryd.cli.screens import lessons_screen
 
     console().print(lessons_screen(found) if found else "no run that showed memories has begun yet")
+
+
+@sona_command.command("export")
+@click.argument("file", metavar="FILE|-")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["memoryd", "ruvector"]),
+    default="memoryd",
+    show_default=True,
+    help="ruvector: patterns, as the published engine reads them.",
+)
+@click.option(
+    "--weights", is_flag=True, help="Weights and profile alone: no question, no id. A start value for others."
+)
+@_JSON
+@reaches_daemon
+def export_command(target: Target, file: str, form: str, weights: bool, as_json: bool) -> None:  # noqa: FBT001 - click
+    """Write what was learned, for the same user elsewhere or later.
+
+    It holds questions as vectors and hashed words, and ids of memories, so it is for that user's eyes only. With --weights it is for
+    others: nothing but the two adapters, what EWC holds and the name of the profile. Weights are fitted to a user's memories all the same.
+
+    \b
+    Examples:
+      memoryd sona export --user alice alice-sona.json
+      memoryd sona export --user alice --weights start.json
+    """
+    if weights and form == "ruvector":
+        raise click.UsageError("the published engine keeps no weights: leave --weights or --format ruvector out")
+    from memoryd.cli.transfer import STDOUT, output_file
+
+    chosen: Form = "ruvector" if form == "ruvector" else "weights" if weights else "state"
+    data = ask(target, lambda connection: connection.memory.export_learning(chosen, user=target.user))
+    with output_file(file) as out:
+        out.write(data)
+    if as_json:
+        import msgspec
+
+        said = msgspec.json.encode({"file": file, "form": chosen, "bytes": len(data)}).decode()
+    else:
+        said = f"exported: {chosen} of what was learned, {len(data):,} bytes"
+    click.echo(said, err=file == STDOUT)
+
+
+@sona_command.command("import")
+@click.argument("file", type=click.File("rb"), metavar="FILE|-")
+@click.option("--replace", is_flag=True, help="Also where something was learned: this takes its place.")
+@_JSON
+@reaches_daemon
+def import_command(target: Target, file: BinaryIO, replace: bool, as_json: bool) -> None:  # noqa: FBT001 - click
+    """Begin with what `memoryd sona export` wrote.
+
+    What it says of memories and runs that are not in this user's memory is left out; then weights, which cannot forget, begin anew.
+
+    \b
+    Examples:
+      memoryd sona import --user alice alice-sona.json
+      memoryd sona import --user bob start.json
+    """
+    data = file.read()
+    _show(
+        ask(target, lambda connection: connection.memory.import_learning(data, replace=replace, user=target.user)),
+        as_json=as_json,
+    )
 
 
 def _show(found: LearningStatus, *, as_json: bool) -> None:

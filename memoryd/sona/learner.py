@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from memoryd.protocol.errors import InvalidMessage
+from memoryd.protocol.errors import InvalidMessage, NotFound
 from memoryd.protocol.messages import LearningStatus
 from memoryd.sona.bank import Bank, said
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
@@ -26,7 +26,7 @@ from memoryd.sona.patterns import patterns
 from memoryd.sona.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from memoryd.protocol.ids import RecordId, TrajectoryId
     from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Outcome, Pattern, Scores, Vector
@@ -165,6 +165,23 @@ class Learner:
         """Return what is asked again and again, the largest first."""
         return patterns(list(self._replay), self.profile.clusters, self._rng())
 
+    def weights(self) -> Learner:
+        """Return one that has these weights, and knows nothing else. Raises NotFound when there are none."""
+        if not self._has_weights:
+            raise NotFound(
+                "there are no weights yet", field="form", hint="they come with the first runs that name what helped"
+            )
+        return Learner(self._dim, self.profile, replace(_NOTHING, base=self._base, micro=self._micro, held=self._held))
+
+    def keep_only(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> None:
+        """Forget what is not among these memories, and the runs that are not here."""
+        named = set(self._shown).union(*(lesson.keys.tolist() for lesson in self._replay))
+        living, _ = memories.vectors(np.array(sorted(named), np.uint64))
+        gone = named.difference(living.tolist())
+        runs = {lesson.id for lesson in self._replay if not is_here(lesson.id)}
+        if gone or runs:
+            self.forget(gone, runs)
+
     def in_profile(self, profile: Profile) -> Learner:
         """Return one of another profile that holds the last of these runs, and has no weights yet."""
         lessons = tuple(self._replay.last(profile.replay))
@@ -182,8 +199,12 @@ class Learner:
 
     @property
     def has_learned(self) -> bool:
-        """Whether anything was shown in the runs that came."""
-        return bool(self._shown)
+        """Whether anything was shown in the runs that came, or there are weights to begin with."""
+        return bool(self._shown) or self._has_weights
+
+    @property
+    def _has_weights(self) -> bool:
+        return self._base is not None or self._micro is not None
 
     def lesson(self, run: TrajectoryId) -> Lesson | None:
         """Return what it holds of a run."""
@@ -271,7 +292,7 @@ class Learner:
         Weights cannot forget one example, and any memory may have been one that nobody asked for: they go, and those of every earlier
         generation, until the next cycle fits them to what is left.
         """
-        gone, had_weights = set(keys), self._base is not None or self._micro is not None or len(self._earlier) > 0
+        gone, had_weights = set(keys), self._has_weights or len(self._earlier) > 0
         held = list(self._replay)
         touched = {each.id for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())}
         was_shown = gone.intersection(self._shown)

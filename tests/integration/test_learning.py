@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
+from memoryd import client
+from memoryd.actors import pages
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.sona.engine import ASIDE, NAME
 from tests.helpers.daemon import PATIENCE_S, event, events, exported, running, texts
@@ -372,6 +375,111 @@ async def test_runs_that_end_while_learning_is_off_are_awaited(tmp_path: Path) -
         (known,) = await house.memory.lessons(user=USER)
 
     assert (awaited.is_learned, known.is_learned) == (False, True)
+
+
+async def test_what_was_learned_is_exported_and_taken_by_the_same_user_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_BYTES", 1_000)
+    monkeypatch.setattr(client, "BATCH_BYTES", 1_000)
+    async with running(tmp_path / "here") as house:
+        ids = await filled(house)
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+        data = await house.memory.export_learning(user=USER)
+        before = await house.memory.recall(QUERY, user=USER, top_k=10)
+        moved = await exported(house.memory, USER)
+        model = house.daemon._model.sha256
+    assert len(data) > 3_000
+
+    async with running(tmp_path / "there") as house:
+        await house.memory.import_records(moved, model_sha256=model, user=USER)
+        status = await house.memory.import_learning(data, user=USER)
+        after = await house.memory.recall(QUERY, user=USER, top_k=10)
+        with pytest.raises(InvalidMessage) as refused:
+            await house.memory.import_learning(data, user=USER)
+        with pytest.raises(InvalidMessage) as anothers:
+            await house.memory.import_learning(data, user="bob")
+
+    assert status.runs == 1
+    assert [(m.record.id, m.sona_score) for m in after.memories] == [
+        (m.record.id, m.sona_score) for m in before.memories
+    ]
+    assert (refused.value.field, anothers.value.field) == ("replace", "user")
+
+
+async def test_an_import_brings_back_nothing_that_was_forgotten(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+        data = await house.memory.export_learning(user=USER)
+        await house.memory.forget(user=USER, ids=[ids[HELPFUL]], now=True)
+
+        status = await house.memory.import_learning(data, replace=True, user=USER)
+        state = (tmp_path / "data" / USER / NAME).read_text()
+
+    assert (status.runs, status.micro) == (1, 0.0)
+    assert ids[HELPFUL] not in state
+    assert ids[TEXTS[0]] in state
+
+
+async def test_a_forgotten_memory_is_not_read_from_an_export_that_began_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_BYTES", 1_000)
+    async with running(tmp_path, listen=True) as house:
+        ids = await filled(house)
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+        async with await house.raw() as raw:
+            await raw.hello()
+            first = await raw.ask("export_learning", 2, {"user": USER})
+            await house.memory.forget(user=USER, ids=[ids[HELPFUL]])
+            second = await raw.ask(
+                "export_learning", 3, {"user": USER, "after": first.body["next"], "sha256": first.body["sha256"]}
+            )
+
+    assert first.kind == "ok"
+    assert second.kind == "error"
+    assert second.body["field"] == "sha256"
+
+
+async def test_the_commands_take_what_was_learned_out_and_in(tmp_path: Path) -> None:
+    whole, weights, patterns = tmp_path / "whole.json", tmp_path / "weights.json", tmp_path / "patterns.json"
+    async with running(tmp_path, listen=True) as house:
+        ids = await filled(house)
+        await filled(house, "bob")
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+
+        out = await call(house, "sona", "export", "--user", USER, whole)
+        light = json.loads((await call(house, "sona", "export", "--user", USER, "--weights", "--json", weights)).stdout)
+        theirs = await call(house, "sona", "export", "--user", USER, "--format", "ruvector", patterns)
+        both = await call(house, "sona", "export", "--user", USER, "--format", "ruvector", "--weights", patterns)
+        nothing = await call(house, "sona", "export", "--user", "bob", "--weights", tmp_path / "none.json")
+        begun = json.loads((await call(house, "sona", "import", "--user", "bob", "--json", weights)).stdout)
+        again = await call(house, "sona", "import", "--user", "bob", weights)
+        replaced = await call(house, "sona", "import", "--user", "bob", "--replace", weights)
+        edited = tmp_path / "edited.json"
+        edited.write_bytes(weights.read_bytes().replace(b'"balanced"', b'"research"'))
+        refused = await call(house, "sona", "import", "--user", "bob", "--replace", edited)
+        bobs = await house.memory.recall(QUERY, user="bob", top_k=10, explain=True)
+
+    assert "exported" in out.stdout
+    assert json.loads(whole.read_bytes())["replay"][0]["shown"] == list(ids.values())
+    assert light == {"file": str(weights), "form": "weights", "bytes": weights.stat().st_size}
+    assert stat.S_IMODE(whole.stat().st_mode) == 0o600
+    assert (theirs.exit_code, len(json.loads(patterns.read_bytes())["patterns"])) == (0, 1)
+    assert both.exit_code == 64
+    assert (nothing.exit_code, (tmp_path / "none.json").exists()) == (64, False)
+    assert (begun["runs"], begun["generation"]) == (0, 0)
+    assert begun["micro"] > 0
+    assert (again.exit_code, replaced.exit_code) == (64, 0)
+    assert "field: replace" in again.stderr
+    assert "field: checksum" in refused.stderr
+    parts = {part for m in bobs.memories if m.explanation for part in m.explanation.parts if part.startswith("sona")}
+    assert parts == {"sona_adapter"}
 
 
 @pytest.mark.parametrize(("end", "is_lifted"), [("conductor.run.completed", True), ("conductor.run.failed", False)])
