@@ -87,15 +87,15 @@ class Learning:
 
     def catch_up(self) -> None:
         """Learn from runs that are not known, or not as they were judged."""
-        for run in sorted(self._trajectories.all(), key=_when):
-            if _teaches(run) and self._is_missed(run):
+        for run in sorted(self._trajectories.all(), key=when_known):
+            if teaches(run) and self._is_missed(run):
                 self.follow(run)
         if self._engine.is_due:
             self._wake(QUIET_S)
 
     def follow(self, run: Trajectory) -> None:
         """Learn from a run that has ended, or that is judged anew."""
-        if _teaches(run) and self._engine.is_enabled:
+        if teaches(run) and self._engine.is_enabled:
             self._runs[run.id] = None
             self._begin()
 
@@ -164,7 +164,7 @@ class Learning:
 
     async def patterns(self, message: m.ListPatterns) -> m.Patterns:
         """Return what is asked again and again, or what is near to a query."""
-        vector = await self._embedded(message.query, urgent=True) if message.query else None
+        vector = await self.embedded(message.query, urgent=True) if message.query else None
         async with self._alone:
             found = await self._pools.search(self._engine.patterns)
         if vector is not None:
@@ -181,10 +181,10 @@ class Learning:
     def _told(self, runs: list[Trajectory], limit: int) -> list[m.LessonInfo]:
         """Return what is to be said of the newest of these runs. Called on a thread."""
         told: list[m.LessonInfo] = []
-        for run in sorted(runs, key=_when, reverse=True):
+        for run in sorted(runs, key=when_known, reverse=True):
             if len(told) == limit:
                 break
-            is_awaited = run.ended is None or (_teaches(run) and self._is_missed(run))
+            is_awaited = run.ended is None or (teaches(run) and self._is_missed(run))
             if run.query and run.shown and (is_awaited or self._engine.lesson(run.id) is not None):
                 told.append(_lesson_info(run, is_learned=not is_awaited))
         return told
@@ -193,7 +193,7 @@ class Learning:
         """Whether a run that has ended is not known, or not as it is judged now."""
         known = self._engine.lesson(run.id)
         if known is None:
-            return not self._engine.may_have_been_learned(microseconds(_when(run)))
+            return not self._engine.may_have_been_learned(microseconds(when_known(run)))
         return not _is_judged_so(known, run, self._engine.threshold)
 
     def _shown(self, pattern: Pattern, vector: Vectors | None) -> m.PatternInfo:
@@ -243,7 +243,7 @@ class Learning:
         try:
             run = self._trajectories.get(which)
             if run is not None:
-                vector = await self._embedded(run.query, urgent=False)
+                vector = await self.embedded(run.query)
                 async with self._alone:
                     run = self._trajectories.get(which)  # which may be judged anew, or forgotten, meanwhile
                     if run is not None:
@@ -256,7 +256,7 @@ class Learning:
                 return False
         return True
 
-    async def _embedded(self, query: str, *, urgent: bool) -> Vectors:
+    async def embedded(self, query: str, *, urgent: bool = False) -> Vectors:
         """Return the vector of a query as a recall has it. Raises MemorydError."""
         text = self._wording.addressed(query)[:QUESTION_CHARACTERS]
         message = Embed(texts=(text,), urgent=urgent, weight=len(text))
@@ -325,12 +325,12 @@ def lesson_of(run: Trajectory, words: Words, vector: Vectors, threshold: float) 
     )
 
 
-def _when(run: Trajectory) -> datetime:
+def when_known(run: Trajectory) -> datetime:
     """Return when a run ended, or began if it goes on."""
     return run.ended or run.started
 
 
-def _teaches(run: Trajectory) -> bool:
+def teaches(run: Trajectory) -> bool:
     """Whether a run has ended and says of memories that were shown for a question how it went."""
     return run.ended is not None and run.quality is not None and bool(run.query and run.shown)
 
@@ -338,7 +338,7 @@ def _teaches(run: Trajectory) -> bool:
 def _lesson_info(run: Trajectory, *, is_learned: bool) -> m.LessonInfo:
     return m.LessonInfo(
         id=run.id,
-        when=_when(run),
+        when=when_known(run),
         query=run.query,
         shown=len(run.shown),
         helped=len(run.helped),

@@ -19,6 +19,7 @@ import structlog
 from memoryd import metrics
 from memoryd.actors.actor import Actor
 from memoryd.actors.branching import Branching
+from memoryd.actors.evaluating import Evaluating
 from memoryd.actors.forgetting import Forgetting
 from memoryd.actors.importing import checked_vectors
 from memoryd.actors.learning import Learning, LearningDue
@@ -203,6 +204,16 @@ class MemoryAgent(Actor):
             pools=self._pools,
             ctx=ctx,
         )
+        self._evaluating = Evaluating(
+            engine=self._engine,
+            view=opened.index.view,
+            trajectories=self._trajectories,
+            wording=self._wording,
+            embedded=self._learning.embedded,
+            store=self._store,
+            pools=self._pools,
+            zone=self._zone,
+        )
         self._forgetting = Forgetting(
             self._branching, self._wording, self._learning, self._embedder, self._knowledge, self._event_relay
         )
@@ -331,6 +342,8 @@ class MemoryAgent(Actor):
                 return ctx.detach(self._learning.choose(message))
             case m.RollbackLearning():
                 return ctx.detach(self._learning.rollback(message))
+            case m.EvaluateLearning(runs=runs):
+                return ctx.detach(self._evaluating.evaluate(runs, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
             case m.ExportLearning():
                 return ctx.detach(self._learning.export(message))
             case m.ImportLearning():

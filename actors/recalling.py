@@ -64,13 +64,13 @@ class Understood:
         if not isinstance(self.words, StorageFault):
             return self.words.rank(self.vector, k=k, explain=explain, learned=self.learned)
         if self.vector is None:
-            raise _wordless()
+            raise wordless()
         return self.view.search(self.vector, k=k, where=self.timing.where)
 
     def placed(self, record: RecordId) -> Placed | None:
         """Return where a record stands. Raises Damaged, or MemorydError without words."""
         if isinstance(self.words, StorageFault):
-            raise _wordless()
+            raise wordless()
         return self.words.place(self.vector, record, self.learned)
 
 
@@ -274,7 +274,8 @@ def _is_lexical(message: Recall | Why) -> bool:
     return isinstance(message, Recall) and message.lexical
 
 
-def _wordless() -> MemorydError:
+def wordless() -> MemorydError:
+    """Return why nothing can be answered by words."""
     return MemorydError("the words of this memory cannot be looked up", hint="see the log of the daemon")
 
 

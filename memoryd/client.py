@@ -32,6 +32,7 @@ E = TypeVar("E", bound=StrEnum)
 
 WITHIN_S: Final = 30.0
 PUBLISH_WITHIN_S: Final = 120.0
+EVALUATE_WITHIN_S: Final = 600.0
 BATCH_BYTES: Final = 512 << 10  # half a frame: room for the names around the texts
 BATCH_ITEMS: Final = 256
 
@@ -312,6 +313,12 @@ class Memory:
     async def rollback_learning(self, generations: int = 1, *, user: str | None = None) -> m.LearningStatus:
         """Go back to an earlier generation of weights."""
         return await self._use.request(user, m.RollbackLearning(generations=generations), WITHIN_S)
+
+    async def evaluate_learning(
+        self, *, runs: int = 1_000, user: str | None = None, within: float = EVALUATE_WITHIN_S
+    ) -> m.LearningEvaluated:
+        """Go through the user's last runs again, and return whether what was learned from earlier ones helps later ones."""
+        return await self._use.request(user, m.EvaluateLearning(runs=runs), within)
 
     async def export_learning(self, form: Form = "state", *, user: str | None = None) -> bytes:
         """Return what was learned, to be kept, or with "weights" to be the start value of others."""

@@ -117,6 +117,27 @@ class Pattern:
     last_us: int
 
 
+class Learner(Protocol):
+    """Learns from one run after the other; nobody keeps what. Called by one at a time, and blocks."""
+
+    def about(self, intent: Intent) -> Learned | None:
+        """Return what was learned about a question; None when nothing was learned."""
+        ...
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much was learned that the weights should be fitted anew."""
+        ...
+
+    def learn(self, lesson: Lesson, memories: Memories) -> None:
+        """Take in a finished run."""
+        ...
+
+    def refit(self, memories: Memories) -> Cycle:
+        """Fit the weights anew: some tenths of a second of a processor."""
+        ...
+
+
 class LearningEngine(Protocol):
     """What one user's runs teach. `about` and the properties may be asked from any thread; all else is called by one at a time, and blocks."""
 
@@ -186,6 +207,10 @@ class LearningEngine(Protocol):
 
     def rollback(self, generations: int) -> None:
         """Go back to an earlier generation of weights. Raises InvalidMessage."""
+        ...
+
+    def fresh(self) -> Learner:
+        """Return one that has learned nothing, in the profile of this user."""
         ...
 
     def exported(self, user: UserId, form: Form) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Final, Generic, TypeVar, get_args
+from typing import Final, Generic, Literal, TypeVar, get_args
 
 from msgspec import Struct
 
@@ -37,6 +37,8 @@ from memoryd.protocol.records import (
 
 R_co = TypeVar("R_co", covariant=True)
 
+Verdict = Literal["helps", "no sure difference", "harms"]  # on learning
+
 MAX_QUERY_BYTES: Final = 16_384
 MAX_TOP_K: Final = 100
 MAX_BATCH: Final = 1_024
@@ -45,6 +47,7 @@ MAX_BATCH_BYTES: Final = 832 << 10  # of texts in one request: its answer repeat
 REPLY_BYTES: Final = 768 << 10  # of texts in an answer that is cut to fit a frame
 MAX_PROVEN: Final = 256  # memories and traces that a proof lists one by one
 MAX_PATH: Final = 4_096
+MAX_EVALUATED: Final = 2_000  # runs
 MAX_LEARNING_BYTES: Final = 1 << 26  # of what was learned, in an import
 MAX_SEQ: Final = (1 << 63) - 1  # what the log and the arrays count to
 
@@ -618,6 +621,52 @@ class LearningStatus(Struct, frozen=True, kw_only=True):
     tasks: int
 
 
+class EvaluateLearning(Ask["LearningEvaluated"], frozen=True, kw_only=True):
+    """Ask whether learning helps this user, by their last `runs`: each is asked again with what those before it taught."""
+
+    runs: int = 1_000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.runs <= MAX_EVALUATED:
+            raise InvalidMessage("number of runs out of range", field="runs", hint=f"use 1 to {MAX_EVALUATED}")
+
+
+class Interval(Struct, frozen=True, kw_only=True):
+    """A mean, and where it lies with a chance of 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class EvaluatedGeneration(Struct, frozen=True, kw_only=True):
+    """So many `runs` asked again: nDCG@10 `without` learning, with what was `learned` before each, and the `change` between the two.
+
+    What helped in the run is worth 1, what was harmful -1; the scale goes from 0, the worst order, to 1, the best. What was not
+    shown was not judged, and is worth nothing.
+    """
+
+    runs: int
+    without: Interval
+    learned: Interval
+    change: Interval
+
+
+class LearningEvaluated(Struct, frozen=True, kw_only=True):
+    """What came of going through `runs` again: in generations, one after the other in time, and as a `whole`.
+
+    Only runs that name what helped or was harmful are asked again, and the first sixth of them is only learned from. The guard
+    `accepted` so many fits on the way, and `refused` so many.
+    """
+
+    runs: int
+    generations: tuple[EvaluatedGeneration, ...]
+    whole: EvaluatedGeneration
+    verdict: Verdict
+    accepted: int
+    refused: int
+
+
 class ListPatterns(Ask["Patterns"], frozen=True, kw_only=True):
     """Ask what is asked again and again, the largest patterns first; with a `query` those that are nearest to it."""
 
@@ -917,6 +966,7 @@ REQUESTS: Final[Mapping[str, type[Ask[object]]]] = {
     "learning": GetLearning,
     "set_learning": SetLearning,
     "rollback_learning": RollbackLearning,
+    "evaluate_learning": EvaluateLearning,
     "export_learning": ExportLearning,
     "import_learning": ImportLearning,
     "list_patterns": ListPatterns,
@@ -953,6 +1003,7 @@ REPLIES: Final[Mapping[type[Ask[object]], type[Struct]]] = {
     GetLearning: LearningStatus,
     SetLearning: LearningStatus,
     RollbackLearning: LearningStatus,
+    EvaluateLearning: LearningEvaluated,
     ExportLearning: LearningExported,
     ImportLearning: LearningStatus,
     ListPatterns: Patterns,

@@ -19,15 +19,24 @@ if TYPE_CHECKING:
         Branches,
         Compared,
         ErasureProof,
+        EvaluatedGeneration,
+        Interval,
+        LearningEvaluated,
         LearningStatus,
         LessonInfo,
         MailboxStatus,
         PatternInfo,
         Status,
         UserStatus,
+        Verdict,
     )
 
 QUESTION_WIDTH: int = 80
+_VERDICTS: dict[Verdict, Text] = {
+    "helps": Text("● helps", style="green"),
+    "no sure difference": Text("● no difference that is sure", style="yellow"),
+    "harms": Text("● harms: consider `memoryd sona disable`", style="bold red"),
+}
 USERS: str = "session/memories"  # the path, below the root, of the actor that has the users' agents below it
 
 
@@ -99,6 +108,36 @@ def patterns_screen(found: Sequence[PatternInfo]) -> RenderableType:
             age(each.last, now),
         )
     return made
+
+
+def evaluation_screen(found: LearningEvaluated) -> RenderableType:
+    """Return whether learning helps, by generation, and what that is measured on."""
+    made = table("generation", ">runs", ">without", ">with learning", ">change", ">95 %")
+    rows = [*((str(number), each) for number, each in enumerate(found.generations, 1)), ("all", found.whole)]
+    for name, each in rows:
+        made.add_row(name, *_evaluated(each))
+    counted = Text(
+        f"nDCG@10 of {found.whole.runs:,} of {found.runs:,} runs: those that name what helped, worth 1, or was harmful, worth -1, but for the "
+        "first sixth, which is only learned from. Only what was shown can count: nobody knows whether anything else would have "
+        f"helped. On the way the guard accepted {found.accepted:,} fits and refused {found.refused:,}.",
+        style="dim",
+    )
+    return Group(made, counted, _VERDICTS[found.verdict])
+
+
+def _evaluated(each: EvaluatedGeneration) -> tuple[str, ...]:
+    change = each.change
+    return (
+        f"{each.runs:,}",
+        _ranged(each.without),
+        _ranged(each.learned),
+        f"{change.mean:+.3f}",
+        f"{change.low:+.3f} to {change.high:+.3f}",
+    )
+
+
+def _ranged(value: Interval) -> str:
+    return f"{value.mean:.3f} ({value.low:.3f} to {value.high:.3f})"
 
 
 def lessons_screen(found: Sequence[LessonInfo]) -> RenderableType:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from memoryd.cli.options import Target, ask, reaches_daemon
+from memoryd.cli.options import FILE, Target, ask, reaches_daemon
 
 if TYPE_CHECKING:
+    from memoryd.cli.connection import Connection
     from memoryd.protocol.learning import Form
-    from memoryd.protocol.messages import LearningStatus, PatternInfo
+    from memoryd.protocol.messages import LearningEvaluated, LearningStatus, PatternInfo
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 
@@ -120,6 +122,49 @@ def trajectories_command(target: Target, limit: int, as_json: bool) -> None:  # 
     from memoryd.cli.screens import lessons_screen
 
     console().print(lessons_screen(found) if found else "no run that showed memories has begun yet")
+
+
+@sona_command.command("evaluate")
+@click.option("--runs", type=click.IntRange(1, 2_000), default=1_000, show_default=True, help="The last so many.")
+@click.option(
+    "--plot", "picture", type=FILE, metavar="FILE", help="Where the PNG goes; sona-USER.png here, if not given."
+)
+@_JSON
+@reaches_daemon
+def evaluate_command(target: Target, runs: int, picture: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click
+    """Show whether learning helps this user, by their own history.
+
+    Their finished runs are gone through again in the order in which they ended. Each that names what helped or was harmful is asked as it
+    was then, without learning and with what a new learner was taught by the runs before it; the daemon does that beside its work, and
+    nothing that was learned changes.
+
+    \b
+    Examples:
+      memoryd sona evaluate --user alice
+      memoryd sona evaluate --user alice --plot alice.png --json
+    """
+    from memoryd.cli.output import console
+    from memoryd.cli.transfer import output_file
+
+    async def evaluated(connection: Connection) -> tuple[LearningEvaluated, str]:
+        return await connection.memory.evaluate_learning(runs=runs, user=target.user), connection.user
+
+    with console(err=True).status("going through the runs again"):
+        found, user = ask(target, evaluated)
+    from memoryd.cli.plotting import plot
+
+    path = picture or Path(f"sona-{user}.png")
+    with output_file(str(path)) as out:
+        plot(found, user, out)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode({**msgspec.structs.asdict(found), "plot": str(path)}).decode())
+        return
+    from memoryd.cli.screens import evaluation_screen
+
+    console().print(evaluation_screen(found))
+    click.echo(f"drawn: {path}")
 
 
 @sona_command.command("export")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
-from threadpoolctl import threadpool_limits
 
 from memoryd.files import replace_file
 from memoryd.protocol.errors import Damaged, InvalidMessage, ModelMismatch, StorageFault
@@ -108,8 +107,7 @@ class SonaEngine:
 
     def refit(self, memories: Memories) -> Cycle:
         self._unsaved = True
-        with threadpool_limits(limits=1, user_api="blas"):  # more threads spin for products as small as these
-            return self._learner.refit(memories)
+        return self._learner.refit(memories)
 
     def forget(self, keys: Iterable[int], runs: Container[TrajectoryId]) -> None:
         if self._learner.forget(keys, runs):
@@ -134,6 +132,9 @@ class SonaEngine:
     def rollback(self, generations: int) -> None:
         self._learner.rollback(generations)
         self._unsaved = True
+
+    def fresh(self) -> Learner:
+        return Learner(self._model.dim, self._learner.profile)
 
     def exported(self, user: UserId, form: Form) -> bytes:
         if form == "ruvector":

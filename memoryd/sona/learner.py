@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from memoryd.protocol.errors import InvalidMessage, NotFound
 from memoryd.protocol.messages import LearningStatus
@@ -251,7 +252,8 @@ class Learner:
     def refit(self, memories: Memories) -> Cycle:
         """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
         self._since_refit = 0
-        self.last = self._refitted(memories)
+        with threadpool_limits(limits=1, user_api="blas"):  # more threads spin for products as small as these
+            self.last = self._refitted(memories)
         return self.last
 
     def _refitted(self, memories: Memories) -> Cycle:

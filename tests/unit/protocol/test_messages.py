@@ -88,6 +88,8 @@ WRONG: list[tuple[str, Callable[[], object]]] = [
     ("limit", lambda: messages.ListTrajectories(limit=0)),
     ("limit", lambda: messages.ListPatterns(limit=0)),
     ("limit", lambda: messages.ListLessons(limit=0)),
+    ("runs", lambda: messages.EvaluateLearning(runs=0)),
+    ("runs", lambda: messages.EvaluateLearning(runs=messages.MAX_EVALUATED + 1)),
     ("form", lambda: messages.ExportLearning(form="xml")),
     ("after", lambda: messages.ExportLearning(after=-1)),
     ("size", lambda: messages.ImportLearning(data=b"", size=0)),
