@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import structlog
 
+from memoryd import metrics
 from memoryd.actors.mailbox import Deadline
 from memoryd.actors.pages import Incoming, Outgoing
 from memoryd.actors.recalling import QUESTION_CHARACTERS
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from memoryd.actors.wording import Wording
     from memoryd.protocol.ids import TrajectoryId, UserId
     from memoryd.protocol.interfaces import IndexView, Vectors, Words
-    from memoryd.protocol.learning import Learned, LearningEngine, Pattern
+    from memoryd.protocol.learning import Cycle, Learned, LearningEngine, Pattern
     from memoryd.protocol.records import Trajectory
 
 log = structlog.get_logger("memoryd.learning")
@@ -269,6 +270,7 @@ class Learning:
         try:
             async with self._alone:
                 cycle = await self._pools.disk_in_background(lambda: self._engine.refit(self._view().memories()))
+            _count(cycle)
             log.info("refitted", user=self._user, outcome=cycle.outcome, gain=cycle.gain)
         except Exception as error:  # noqa: BLE001 - the same
             self._failed(error)
@@ -288,6 +290,7 @@ class Learning:
         lesson = lesson_of(run, self._wording.match(view, run.query, ANY, None), vector, self._engine.threshold)
         if lesson is not None:
             self._engine.learn(lesson, view.memories())
+            metrics.LEARNED.inc()
 
     def _wake(self, seconds: float) -> None:
         if not self._is_timed:
@@ -323,6 +326,13 @@ def lesson_of(run: Trajectory, words: Words, vector: Vectors, threshold: float) 
         is_coarse=is_coarse,
         ended_us=microseconds(run.ended or run.started),
     )
+
+
+def _count(cycle: Cycle) -> None:
+    metrics.FITS.labels(cycle.outcome).inc()
+    metrics.LAST_FIT.state(cycle.outcome)
+    if cycle.gain is not None:
+        metrics.GAIN.set(cycle.gain)
 
 
 def when_known(run: Trajectory) -> datetime:

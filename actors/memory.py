@@ -266,6 +266,11 @@ class MemoryAgent(Actor):
         derived = self._words.resident_bytes + self._engine.resident_bytes
         return self._index.resident_bytes + self._looks.resident_bytes + derived
 
+    @property
+    def generation(self) -> int:
+        """That of the weights that were learned."""
+        return self._engine.generation
+
     def status(self) -> m.UserStatus:
         """Return a copy of the figures."""
         file = self._write.file_status
@@ -279,6 +284,9 @@ class MemoryAgent(Actor):
             file_bytes=file.file_bytes,
             dead_bytes=file.dead_bytes,
             resident_bytes=self._index.resident_bytes,
+            is_learning=self._engine.is_enabled,
+            generation=self._engine.generation,
+            last_fit=self._engine.last.outcome if self._engine.last else "",
         )
 
     async def handle(self, message: object, ctx: Context) -> object:  # noqa: C901, PLR0911, PLR0912 - one line a message

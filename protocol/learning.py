@@ -170,6 +170,16 @@ class LearningEngine(Protocol):
         """Whether so much was learned that the weights should be fitted anew."""
         ...
 
+    @property
+    def generation(self) -> int:
+        """That of the weights in use."""
+        ...
+
+    @property
+    def last(self) -> Cycle | None:
+        """What came of fitting them last."""
+        ...
+
     def lesson(self, run: TrajectoryId) -> Lesson | None:
         """Return what is held of a run."""
         ...

@@ -784,7 +784,11 @@ class MailboxStatus(Struct, frozen=True, kw_only=True):
 
 
 class UserStatus(Struct, frozen=True, kw_only=True):
-    """The memory of one user, as far as it is open: the branch in use."""
+    """The memory of one user, as far as it is open: the branch in use.
+
+    The weights that were learned are of a `generation`, 0 being none of one's own; `last_fit` is what came of fitting them last, empty if they
+    never were.
+    """
 
     user: str
     branch: BranchName
@@ -795,13 +799,17 @@ class UserStatus(Struct, frozen=True, kw_only=True):
     file_bytes: int
     dead_bytes: int
     resident_bytes: int
+    is_learning: bool
+    generation: int
+    last_fit: str
 
 
 class Status(Struct, frozen=True, kw_only=True):
     """How the daemon is, on one screen.
 
     `lag_events` counts stored events that are not yet committed to their user's file. `model_fault` says why there is no
-    embedding model and how to mend that, and is empty when there is one.
+    embedding model and how to mend that, and is empty when there is one. Learning is on if it `is_learning`; of the resident users
+    so many are `users_learning`, and the last fit of weights was accepted for `users_accepted`, and refused for `users_refused`.
     """
 
     version: str
@@ -818,6 +826,10 @@ class Status(Struct, frozen=True, kw_only=True):
     users_quarantined: int
     records_resident: int
     resident_bytes: int
+    is_learning: bool
+    users_learning: int
+    users_accepted: int
+    users_refused: int
     rss_bytes: int
     events_last_seq: Seq
     lag_events: int

@@ -221,6 +221,7 @@ def status_screen(status: Status) -> RenderableType:
     figures = [
         ("users", f"{status.users_known:,} known, {status.users_resident:,} resident ({size(status.resident_bytes)})"),
         ("records", f"{status.records_resident:,} resident"),
+        ("learning", _learning(status)),
         ("events", f"{status.events_last_seq:,} logged, {status.lag_events:,} not yet committed"),
         ("waiting", f"{status.embed_waiting:,} texts for the embedder"),
         ("put aside", f"{status.parked_events:,} events, {status.users_quarantined:,} users"),
@@ -285,7 +286,20 @@ def _user(user: UserStatus) -> list[tuple[str, str]]:
         ("events", f"applied up to {user.applied_seq:,}, committed up to {user.committed_seq:,}"),
         ("file", f"{size(user.file_bytes)}, of which {size(user.dead_bytes)} dead"),
         ("in memory", size(user.resident_bytes)),
+        (
+            "learning",
+            f"{'on' if user.is_learning else 'off'}, weights of generation {user.generation}; last fit {user.last_fit or 'none yet'}",
+        ),
     ]
+
+
+def _learning(status: Status) -> str:
+    if not status.is_learning:
+        return "off"
+    return (
+        f"on for {status.users_learning:,} of {status.users_resident:,} resident users; the guard accepted the last weights of "
+        f"{status.users_accepted:,}, refused those of {status.users_refused:,}"
+    )
 
 
 def _mailboxes(mailboxes: Iterable[MailboxStatus]) -> RenderableType:

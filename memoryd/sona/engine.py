@@ -95,6 +95,14 @@ class SonaEngine:
     def is_due(self) -> bool:
         return self._learner.is_due
 
+    @property
+    def generation(self) -> int:
+        return self._learner.generation
+
+    @property
+    def last(self) -> Cycle | None:
+        return self._learner.last
+
     def lesson(self, run: TrajectoryId) -> Lesson | None:
         return self._learner.lesson(run)
 

@@ -64,6 +64,12 @@ async def learned(house: House) -> None:
     )  # which waits until all of the run is learned: the bank comes before the adapter
 
 
+def figures(text: str) -> dict[str, float]:
+    """The metrics by name."""
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
 async def test_what_helped_comes_first_when_the_question_comes_again(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
         ids = await filled(house)
@@ -173,6 +179,7 @@ async def test_what_one_user_learns_is_no_others(tmp_path: Path) -> None:
 
 async def test_learning_can_be_switched_off(tmp_path: Path) -> None:
     async with running(tmp_path, learning={"enabled": False}) as house:
+        assert not (await house.memory.status()).is_learning
         ids = await filled(house)
         await ran(house, ids, [HELPFUL])
         await house.memory.recall("something else", user=USER)
@@ -285,8 +292,9 @@ async def test_there_is_no_going_back_before_anything_was_fitted(tmp_path: Path,
 
 
 async def test_after_enough_runs_weights_are_fitted_when_it_is_quiet_and_one_can_go_back(tmp_path: Path) -> None:
-    async with running(tmp_path) as house:
+    async with running(tmp_path, listen=True) as house:
         ids = await filled(house)
+        before = figures(await house.memory.metrics())
         for number in range(64):
             await ran(house, ids, [HELPFUL], query=f"{QUERY} number {number}")
 
@@ -299,10 +307,29 @@ async def test_after_enough_runs_weights_are_fitted_when_it_is_quiet_and_one_can
         status = await house.memory.learning(user=USER)
         assert (status.outcome, status.generation, status.earlier, status.tasks) == ("accepted", 1, 1, 1)
         assert status.base > 0
+        of_daemon = await house.memory.status(user=USER)
+        counted = figures(await house.memory.metrics())
+        screen = (await call(house, "status", "--user", USER)).stdout
 
         back = await house.memory.rollback_learning(user=USER)
         assert (back.generation, back.base, back.earlier) == (0, 0.0, 0)
         assert await first(house) == HELPFUL
+
+    async with running(tmp_path) as house:
+        again = await house.memory.learning(user=USER)
+
+    assert (again.outcome, again.gain, again.accepted, again.refused) == ("accepted", status.gain, 1, 0)
+    assert (of_daemon.is_learning, of_daemon.users_learning) == (True, 1)
+    assert (of_daemon.users_accepted, of_daemon.users_refused) == (1, 0)
+    assert of_daemon.user is not None
+    assert (of_daemon.user.is_learning, of_daemon.user.generation, of_daemon.user.last_fit) == (True, 1, "accepted")
+    assert "on for 1 of 1 resident users" in screen
+    assert counted["memoryd_learning_runs_total"] - before["memoryd_learning_runs_total"] == 64
+    fits = 'memoryd_learning_fits_total{outcome="accepted"}'
+    assert counted[fits] - before.get(fits, 0) == 1
+    assert counted['memoryd_learning_last_fit{memoryd_learning_last_fit="accepted"}'] == 1
+    assert counted["memoryd_learning_gain_nats"] == pytest.approx(status.gain)
+    assert USER not in str(counted)
 
 
 async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
