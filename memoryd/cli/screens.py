@@ -30,8 +30,10 @@ if TYPE_CHECKING:
         UserStatus,
         Verdict,
     )
+    from memoryd.sona.speed import Speed
 
 QUESTION_WIDTH: int = 80
+_MILLISECOND: float = 1e-3
 _VERDICTS: dict[Verdict, Text] = {
     "helps": Text("● helps", style="green"),
     "no sure difference": Text("● no difference that is sure", style="yellow"),
@@ -138,6 +140,21 @@ def _evaluated(each: EvaluatedGeneration) -> tuple[str, ...]:
 
 def _ranged(value: Interval) -> str:
     return f"{value.mean:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def speeds_screen(found: Sequence[Speed], title: str) -> RenderableType:
+    """Return how quick learning is, beside what it must reach in the median and what it should."""
+    made = table("what", ">p50", ">p95", ">floor", ">goal", "p50 reaches", title=title)
+    for each in found:
+        reached = Text("goal", style="green") if each.p50_s <= each.goal_s else Text("floor", style="yellow")
+        if each.p50_s > each.floor_s:
+            reached = Text("neither", style="red")
+        made.add_row(each.what, *map(_quick, (each.p50_s, each.p95_s, each.floor_s, each.goal_s)), reached)
+    return made
+
+
+def _quick(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f} ms" if seconds >= _MILLISECOND else f"{1e6 * seconds:.1f} µs"
 
 
 def lessons_screen(found: Sequence[LessonInfo]) -> RenderableType:

@@ -124,6 +124,51 @@ def trajectories_command(target: Target, limit: int, as_json: bool) -> None:  # 
     console().print(lessons_screen(found) if found else "no run that showed memories has begun yet")
 
 
+@sona_command.command("benchmark")
+@click.option(
+    "--iterations",
+    type=click.IntRange(10, 100_000),
+    default=1_000,
+    show_default=True,
+    help="How often each part is done.",
+)
+@_JSON
+@reaches_daemon
+def benchmark_command(target: Target, iterations: int, as_json: bool) -> None:  # noqa: FBT001 - click
+    """Measure how quick learning is on this machine.
+
+    It runs in this process, with the user's profile and the daemon's dimensions, on 1,000 made-up runs over 1,000 made-up memories: speed
+    only, nothing of what the user has, and nothing of how good learning is; that is what `memoryd sona evaluate` says. What is done in
+    the background is told in time of a processor, the guard included, for each of the runs after which it is done.
+
+    \b
+    Example:
+      memoryd sona benchmark --iterations 1000
+    """
+    from memoryd.cli.output import console, progress
+    from memoryd.sona.profiles import profile
+    from memoryd.sona.speed import measure, steps
+
+    async def known(connection: Connection) -> tuple[int, str]:
+        status = await connection.memory.status()
+        return status.dim, (await connection.memory.learning(user=target.user)).profile
+
+    dim, name = ask(target, known)
+    with progress(console(err=True)) as bar:
+        task = bar.add_task("learning", total=steps(iterations))
+        found = measure(dim, profile(name), iterations, lambda: bar.advance(task))
+    if as_json:
+        import msgspec
+
+        click.echo(
+            msgspec.json.encode({"profile": name, "dim": dim, "iterations": iterations, "speeds": found}).decode()
+        )
+        return
+    from memoryd.cli.screens import speeds_screen
+
+    console().print(speeds_screen(found, f"profile {name}, {dim} dimensions, {iterations:,} times"))
+
+
 @sona_command.command("evaluate")
 @click.option("--runs", type=click.IntRange(1, 2_000), default=1_000, show_default=True, help="The last so many.")
 @click.option(

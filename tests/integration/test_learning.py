@@ -12,6 +12,7 @@ import pytest
 from memoryd import client
 from memoryd.actors import pages
 from memoryd.protocol.errors import InvalidMessage
+from memoryd.sona import speed
 from memoryd.sona.engine import ASIDE, NAME
 from tests.helpers.daemon import PATIENCE_S, event, events, exported, running, texts
 from tests.integration.test_import import call
@@ -537,3 +538,21 @@ async def test_a_run_that_comes_as_events_was_shown_what_was_recalled_for_it(
     assert runs == {"r1": tuple(shown), "r2": ()}
     gains = {memory.record.id: memory.sona_score - memory.score for memory in again.memories}
     assert all((gains[each] > 0) == is_lifted for each in shown)
+
+
+async def test_the_benchmark_takes_the_profile_of_the_user_and_shows_bounds_beside_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "ENTRIES", 80)
+    monkeypatch.setattr(speed, "CYCLES", 1)
+    async with running(tmp_path, listen=True) as house:
+        await house.memory.set_learning(profile="edge", user=USER)
+        shown = await call(house, "sona", "benchmark", "--user", USER, "--iterations", 10)
+        as_json = json.loads(
+            (await call(house, "sona", "benchmark", "--user", USER, "--iterations", 10, "--json")).stdout
+        )
+        dim = (await house.memory.status()).dim
+
+    assert "profile edge" in shown.stdout
+    assert all(word in shown.stdout for word in ("query transform", "20.0 µs", "10.0 µs", "3.00 ms"))
+    assert (as_json["profile"], as_json["dim"], as_json["iterations"], len(as_json["speeds"])) == ("edge", dim, 10, 4)
