@@ -27,6 +27,7 @@ def sona_command() -> None:
     \b
     Examples:
       memoryd sona stats --user alice
+      memoryd sona evaluate --user alice
       memoryd sona find "why is the build red"
       memoryd sona rollback
     """
@@ -127,7 +128,7 @@ def trajectories_command(target: Target, limit: int, as_json: bool) -> None:  # 
 @sona_command.command("benchmark")
 @click.option(
     "--iterations",
-    type=click.IntRange(10, 100_000),
+    type=click.IntRange(10, 10_000),
     default=1_000,
     show_default=True,
     help="How often each part is done.",

@@ -73,7 +73,7 @@ def measure(dim: int, profile: Profile, iterations: int, advance: Callable[[], N
             learner.learn(lesson, memories)
         cycles = _timed(CYCLES, lambda _: learner.refit(memories), advance, time.process_time)
         coming = lessons[ENTRIES:]
-        steps = _timed(iterations, lambda number: learner.learn(coming[number], memories), advance)
+        instant = _timed(iterations, lambda number: learner.learn(coming[number], memories), advance)
         searches = _timed(iterations, lambda number: said(bank.near(coming[number].intent)), advance)
         known = learner.snapshot()
         adapters = [each for each in (known.base, known.micro.adapter if known.micro else None) if each is not None]
@@ -86,7 +86,7 @@ def measure(dim: int, profile: Profile, iterations: int, advance: Callable[[], N
         bends = _timed(iterations, bent, advance)
     return [
         _speed("query transform", bends, 20e-6, 10e-6),
-        _speed("instant step", steps, 1e-3, 0.3e-3),
+        _speed("instant step", instant, 1e-3, 0.3e-3),
         _speed(f"search among {ENTRIES:,} entries", searches, 0.3e-3, 0.1e-3),
         _speed("background, processor, a run", cycles / profile.refit_every, 3e-3, 1e-3),
     ]
