@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import structlog
 
+from memoryd import metrics
 from memoryd.actors.mailbox import Deadline
+from memoryd.actors.pages import Incoming, Outgoing
 from memoryd.actors.recalling import QUESTION_CHARACTERS
+from memoryd.actors.trajectories import fitting_prefix
 from memoryd.protocol import messages as m
 from memoryd.protocol.errors import Damaged, MemorydError, StorageFault
+from memoryd.protocol.ids import RecordId
 from memoryd.protocol.internal import Embed
 from memoryd.protocol.keys import folded, keys_of
 from memoryd.protocol.learning import Lesson
@@ -21,15 +25,16 @@ from memoryd.protocol.records import ANY, microseconds, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime
 
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.actors.trajectories import Trajectories
     from memoryd.actors.wording import Wording
-    from memoryd.protocol.ids import RecordId, TrajectoryId, UserId
+    from memoryd.protocol.ids import TrajectoryId, UserId
     from memoryd.protocol.interfaces import IndexView, Meaning, Vectors, Words
-    from memoryd.protocol.learning import Learned, LearningEngine, Pattern
+    from memoryd.protocol.learning import Cycle, Learned, LearningEngine, Pattern
     from memoryd.protocol.records import Trajectory
 
 log = structlog.get_logger("memoryd.learning")
@@ -70,6 +75,8 @@ class Learning:
         self._pools = pools
         self._ctx = ctx
         self._runs: dict[TrajectoryId, None] = {}  # to be learned from, in this order
+        self._outgoing = Outgoing()
+        self._incoming = Incoming()
         self._is_teaching = False
         self._is_timed = False
         self._waited = 0  # so often in vain for a quiet moment
@@ -81,22 +88,15 @@ class Learning:
 
     def catch_up(self) -> None:
         """Learn from runs that are not known, or not as they were judged."""
-        ended = [run for run in self._trajectories.all() if run.ended is not None]
-        for run in sorted(ended, key=lambda each: each.ended or each.started):
-            known = self._engine.lesson(run.id)
-            if known is None:
-                is_missed = not self._engine.may_have_been_learned(microseconds(run.ended or run.started))
-            else:
-                is_missed = not _is_judged_so(known, run, self._engine.threshold)
-            if is_missed:
+        for run in sorted(self._trajectories.all(), key=when_known):
+            if teaches(run) and self._is_missed(run):
                 self.follow(run)
         if self._engine.is_due:
             self._wake(QUIET_S)
 
     def follow(self, run: Trajectory) -> None:
         """Learn from a run that has ended, or that is judged anew."""
-        has_ended = run.ended is not None and run.quality is not None
-        if has_ended and run.query and run.shown and self._engine.is_enabled:
+        if teaches(run) and self._engine.is_enabled:
             self._runs[run.id] = None
             self._begin()
 
@@ -117,6 +117,7 @@ class Learning:
         """Leave no trace of what is forgotten. Raises StorageFault when that could not be written."""
         for run in runs:
             self._runs.pop(run, None)
+        self._outgoing.clear()
         async with self._alone:
             await self._pools.disk(self._engine.forget, folded(keys_of(records)).tolist(), frozenset(runs))
             await self._pools.disk(self._engine.save)
@@ -139,14 +140,62 @@ class Learning:
         await self._changed(partial(self._engine.rollback, message.generations))
         return await self.status()
 
+    async def export(self, message: m.ExportLearning) -> m.LearningExported:
+        """Return a page of what was learned. Raises NotFound without weights, or InvalidMessage when it changed meanwhile."""
+        if not message.after:
+            async with self._alone:
+                self._outgoing.begin(await self._pools.disk(self._engine.exported, self._user, message.form))
+        return self._outgoing.page(message.after, message.sha256)
+
+    async def take(self, message: m.ImportLearning) -> m.LearningStatus:
+        """Begin with what was exported, once it is whole. Raises InvalidMessage or StorageFault."""
+        whole = self._incoming.add(message)
+        if whole is not None:
+            await self._changed(partial(self._taken, whole, replace=message.replace))
+            self.catch_up()  # with runs that are not in it
+        return await self.status()
+
+    def _taken(self, whole: bytes, *, replace: bool) -> None:
+        view = self._view()
+
+        def is_here(run: TrajectoryId) -> bool:
+            return self._trajectories.get(run) is not None or len(view.find((RecordId(run),))) > 0
+
+        self._engine.take(whole, self._user, view.memories(), is_here, replace=replace)
+
     async def patterns(self, message: m.ListPatterns) -> m.Patterns:
         """Return what is asked again and again, or what is near to a query."""
-        vector = (await self._embedded(message.query, urgent=True)).vector if message.query else None
+        vector = (await self.embedded(message.query, urgent=True)).vector if message.query else None
         async with self._alone:
             found = await self._pools.search(self._engine.patterns)
         if vector is not None:
             found = sorted(found, key=lambda each: -float(each.centre @ vector))
         return m.Patterns(patterns=tuple(self._shown(each, vector) for each in found[: message.limit]))
+
+    async def lessons(self, limit: int) -> m.Lessons:
+        """Return the runs that are known or awaited, the newest first."""
+        runs = self._trajectories.all()
+        async with self._alone:
+            found = await self._pools.search(self._told, runs, limit)
+        return m.Lessons(lessons=tuple(fitting_prefix(found, lambda each: len(each.query.encode()) + 256)))
+
+    def _told(self, runs: list[Trajectory], limit: int) -> list[m.LessonInfo]:
+        """Return what is to be said of the newest of these runs. Called on a thread."""
+        told: list[m.LessonInfo] = []
+        for run in sorted(runs, key=when_known, reverse=True):
+            if len(told) == limit:
+                break
+            is_awaited = run.ended is None or (teaches(run) and self._is_missed(run))
+            if run.query and run.shown and (is_awaited or self._engine.lesson(run.id) is not None):
+                told.append(_lesson_info(run, is_learned=not is_awaited))
+        return told
+
+    def _is_missed(self, run: Trajectory) -> bool:
+        """Whether a run that has ended is not known, or not as it is judged now."""
+        known = self._engine.lesson(run.id)
+        if known is None:
+            return not self._engine.may_have_been_learned(microseconds(when_known(run)))
+        return not _is_judged_so(known, run, self._engine.threshold)
 
     def _shown(self, pattern: Pattern, vector: Vectors | None) -> m.PatternInfo:
         example = self._trajectories.get(pattern.example)
@@ -167,6 +216,7 @@ class Learning:
     async def discard(self) -> None:
         """Forget everything."""
         self._runs.clear()
+        self._outgoing.clear()
         async with self._alone:
             await self._pools.disk(self._engine.discard)
 
@@ -194,7 +244,7 @@ class Learning:
         try:
             run = self._trajectories.get(which)
             if run is not None:
-                meaning = await self._embedded(run.query, urgent=False)
+                meaning = await self.embedded(run.query)
                 async with self._alone:
                     run = self._trajectories.get(which)  # which may be judged anew, or forgotten, meanwhile
                     if run is not None:
@@ -207,7 +257,7 @@ class Learning:
                 return False
         return True
 
-    async def _embedded(self, query: str, *, urgent: bool) -> Meaning:
+    async def embedded(self, query: str, *, urgent: bool = False) -> Meaning:
         """Return the meaning of a query as a recall has it. Raises MemorydError."""
         text = self._wording.addressed(query)[:QUESTION_CHARACTERS]
         message = Embed(texts=(text,), urgent=urgent, weight=len(text))
@@ -219,6 +269,7 @@ class Learning:
         try:
             async with self._alone:
                 cycle = await self._pools.disk_in_background(lambda: self._engine.refit(self._view().memories()))
+            _count(cycle)
             log.info("refitted", user=self._user, outcome=cycle.outcome, gain=cycle.gain)
         except Exception as error:  # noqa: BLE001 - the same
             self._failed(error)
@@ -238,6 +289,7 @@ class Learning:
         lesson = lesson_of(run, self._wording.match(view, run.query, ANY, None), meaning, self._engine.threshold)
         if lesson is not None:
             self._engine.learn(lesson, view.memories())
+            metrics.LEARNED.inc()
 
     def _wake(self, seconds: float) -> None:
         if not self._is_timed:
@@ -272,6 +324,37 @@ def lesson_of(run: Trajectory, words: Words, meaning: Meaning, threshold: float)
         quality=run.quality or 0.0,
         is_coarse=is_coarse,
         ended_us=microseconds(run.ended or run.started),
+    )
+
+
+def _count(cycle: Cycle) -> None:
+    metrics.FITS.labels(cycle.outcome).inc()
+    metrics.LAST_FIT.state(cycle.outcome)
+    if cycle.gain is not None:
+        metrics.GAIN.set(cycle.gain)
+
+
+def when_known(run: Trajectory) -> datetime:
+    """Return when a run ended, or began if it goes on."""
+    return run.ended or run.started
+
+
+def teaches(run: Trajectory) -> bool:
+    """Whether a run has ended and says of memories that were shown for a question how it went."""
+    return run.ended is not None and run.quality is not None and bool(run.query and run.shown)
+
+
+def _lesson_info(run: Trajectory, *, is_learned: bool) -> m.LessonInfo:
+    return m.LessonInfo(
+        id=run.id,
+        when=when_known(run),
+        query=run.query,
+        shown=len(run.shown),
+        helped=len(run.helped),
+        harmful=len(run.harmful),
+        quality=run.quality,
+        is_learned=is_learned,
+        is_coarse=not (run.helped or run.harmful),
     )
 
 

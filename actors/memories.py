@@ -273,14 +273,17 @@ class MemorySupervisor(Actor):
         now = asyncio.get_running_loop().time()
         self._rested = {user: when for user, when in self._rested.items() if now - when < REST_BETWEEN_S}
         states: list[tuple[float, UserId, int]] = []
+        generations = 0
         for number, (user, slot) in enumerate(self._residents):
             if slot.phase is Phase.RUNNING and isinstance(slot.actor, MemoryAgent):
                 states.append((slot.actor.last_used, user, slot.actor.resident_bytes + AGENT_BASE_BYTES))
+                generations += slot.actor.generation
             if number % SWEEP_USERS == SWEEP_USERS - 1:
                 await asyncio.sleep(0)  # a full house must not hold up the loop
         held, count = sum(size for _, _, size in states), len(states)
         metrics.RESIDENTS.set(count)
         metrics.RESIDENT_BYTES.set(held)
+        metrics.GENERATIONS.set(generations)
         for last_used, user, size in sorted(states):
             crowded = held > self._residency.resident_bytes or count > self._residency.resident_users
             is_idle = now - last_used >= self._residency.idle_after_s

@@ -19,6 +19,7 @@ import structlog
 from memoryd import metrics
 from memoryd.actors.actor import Actor
 from memoryd.actors.branching import Branching
+from memoryd.actors.evaluating import Evaluating
 from memoryd.actors.forgetting import Forgetting
 from memoryd.actors.importing import checked_vectors
 from memoryd.actors.learning import Learning, LearningDue
@@ -203,6 +204,16 @@ class MemoryAgent(Actor):
             pools=self._pools,
             ctx=ctx,
         )
+        self._evaluating = Evaluating(
+            engine=self._engine,
+            view=opened.index.view,
+            trajectories=self._trajectories,
+            wording=self._wording,
+            embedded=self._learning.embedded,
+            store=self._store,
+            pools=self._pools,
+            zone=self._zone,
+        )
         self._forgetting = Forgetting(
             self._branching, self._wording, self._learning, self._embedder, self._knowledge, self._event_relay
         )
@@ -255,6 +266,11 @@ class MemoryAgent(Actor):
         derived = self._words.resident_bytes + self._engine.resident_bytes
         return self._index.resident_bytes + self._looks.resident_bytes + derived
 
+    @property
+    def generation(self) -> int:
+        """That of the weights that were learned."""
+        return self._engine.generation
+
     def status(self) -> m.UserStatus:
         """Return a copy of the figures."""
         file = self._write.file_status
@@ -268,6 +284,9 @@ class MemoryAgent(Actor):
             file_bytes=file.file_bytes,
             dead_bytes=file.dead_bytes,
             resident_bytes=self._index.resident_bytes,
+            is_learning=self._engine.is_enabled,
+            generation=self._engine.generation,
+            last_fit=self._engine.last.outcome if self._engine.last else "",
         )
 
     async def handle(self, message: object, ctx: Context) -> object:  # noqa: C901, PLR0911, PLR0912 - one line a message
@@ -331,8 +350,16 @@ class MemoryAgent(Actor):
                 return ctx.detach(self._learning.choose(message))
             case m.RollbackLearning():
                 return ctx.detach(self._learning.rollback(message))
+            case m.EvaluateLearning(runs=runs):
+                return ctx.detach(self._evaluating.evaluate(runs, ctx.deadline or Deadline.after(EMBED_WITHIN_S)))
+            case m.ExportLearning():
+                return ctx.detach(self._learning.export(message))
+            case m.ImportLearning():
+                return ctx.detach(self._learning.take(message))
             case m.ListPatterns():
                 return ctx.detach(self._learning.patterns(message))
+            case m.ListLessons(limit=limit):
+                return ctx.detach(self._learning.lessons(limit))
             case Fetch(ids=ids):
                 return self._fetch(ids)
             case Repair():

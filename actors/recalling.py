@@ -64,13 +64,13 @@ class Understood:
         if not isinstance(self.words, StorageFault):
             return self.words.rank(self.meaning, k=k, explain=explain, learned=self.learned)
         if self.meaning is None:
-            raise _wordless()
+            raise wordless()
         return self.view.search(self.meaning.vector, k=k, where=self.timing.where)
 
     def placed(self, record: RecordId) -> Placed | None:
         """Return where a record stands. Raises Damaged, or MemorydError without words."""
         if isinstance(self.words, StorageFault):
-            raise _wordless()
+            raise wordless()
         return self.words.place(self.meaning, record, self.learned)
 
 
@@ -276,7 +276,8 @@ def _is_lexical(message: Recall | Why) -> bool:
     return isinstance(message, Recall) and message.lexical
 
 
-def _wordless() -> MemorydError:
+def wordless() -> MemorydError:
+    """Return why nothing can be answered by words."""
     return MemorydError("the words of this memory cannot be looked up", hint="see the log of the daemon")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.protocol.ids import RecordId, UserId
-    from memoryd.protocol.interfaces import IndexView, Words, WordsIndex
+    from memoryd.protocol.interfaces import IndexView, Numbers, Words, WordsIndex
     from memoryd.protocol.records import MemoryFilter
 
 log = structlog.get_logger("memoryd.memory")
@@ -49,12 +49,19 @@ class Wording:
         """Whether it is known who speaks."""
         return self._words.is_open
 
-    def match(self, view: IndexView, query: str, where: MemoryFilter, preferred: MemoryFilter | None) -> Words:
-        """Look the words of a query up. Called on a thread; what is found, or raised, is to be heeded on the loop.
+    def match(
+        self,
+        view: IndexView,
+        query: str,
+        where: MemoryFilter,
+        preferred: MemoryFilter | None,
+        without: Numbers | None = None,
+    ) -> Words:
+        """Look the words of a query up; the rows `without`, int64 [m], are no answers.
 
-        Raises StorageFault.
+        Called on a thread; what is found, or raised, is to be heeded on the loop. Raises StorageFault.
         """
-        return self._words.match(view, query, where, WAITED_FOR, preferred)
+        return self._words.match(view, query, where, WAITED_FOR, preferred, without)
 
     def event(self, view: IndexView, query: str, name: str) -> tuple[RecordId, datetime] | None:
         """Return the memory of an event that the query names, and its moment; None without one. As `match` otherwise."""

@@ -153,6 +153,7 @@ class Daemon:
             self.stalls,
             root,
             self.socket if listen else None,
+            is_learning=config.learning.enabled,
         )
         app = self.application
         self.desk = Desk(

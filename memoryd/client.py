@@ -15,6 +15,7 @@ from memoryd.protocol import messages as m
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.events import Ack, Event, Receipt, StoredEvent, weight_of
 from memoryd.protocol.ids import BranchName, RecordId, Seq, TrajectoryId
+from memoryd.protocol.learning import Form
 from memoryd.protocol.records import (
     ANY,
     Draft,
@@ -31,6 +32,7 @@ E = TypeVar("E", bound=StrEnum)
 
 WITHIN_S: Final = 30.0
 PUBLISH_WITHIN_S: Final = 120.0
+EVALUATE_WITHIN_S: Final = 600.0
 BATCH_BYTES: Final = 512 << 10  # half a frame: room for the names around the texts
 BATCH_ITEMS: Final = 256
 
@@ -312,9 +314,38 @@ class Memory:
         """Go back to an earlier generation of weights."""
         return await self._use.request(user, m.RollbackLearning(generations=generations), WITHIN_S)
 
+    async def evaluate_learning(
+        self, *, runs: int = 1_000, user: str | None = None, within: float = EVALUATE_WITHIN_S
+    ) -> m.LearningEvaluated:
+        """Go through the user's last runs again, and return whether what was learned from earlier ones helps later ones."""
+        return await self._use.request(user, m.EvaluateLearning(runs=runs), within)
+
+    async def export_learning(self, form: Form = "state", *, user: str | None = None) -> bytes:
+        """Return what was learned, to be kept, or with "weights" to be the start value of others."""
+        data, after, sha256 = b"", 0, ""
+        while True:
+            page = await self._use.request(user, m.ExportLearning(form=form, after=after, sha256=sha256), WITHIN_S)
+            data, sha256 = data + page.data, page.sha256
+            if page.next is None:
+                return data
+            after = page.next
+
+    async def import_learning(self, data: bytes, *, replace: bool = False, user: str | None = None) -> m.LearningStatus:
+        """Have a user who has learned nothing begin with what was exported; with `replace` any user."""
+        size = len(data)
+        for after in range(0, max(size, 1), BATCH_BYTES):
+            part = data[after : after + BATCH_BYTES]
+            message = m.ImportLearning(data=part, size=size, after=after, replace=replace)
+            status = await self._use.request(user, message, WITHIN_S)
+        return status
+
     async def patterns(self, query: str = "", *, limit: int = 20, user: str | None = None) -> list[m.PatternInfo]:
         """Return what is asked again and again, the largest first; with a query what is nearest to it."""
         return list((await self._use.request(user, m.ListPatterns(limit=limit, query=query), WITHIN_S)).patterns)
+
+    async def lessons(self, *, limit: int = 20, user: str | None = None) -> list[m.LessonInfo]:
+        """Return the runs that learning knows or awaits, the newest first."""
+        return list((await self._use.request(user, m.ListLessons(limit=limit), WITHIN_S)).lessons)
 
     # --- the global store ---
 

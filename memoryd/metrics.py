@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, generate_latest, start_http_server
 
 REGISTRY: Final = CollectorRegistry()
 
@@ -30,6 +30,16 @@ PARKED = Counter("memoryd_parked", "Events put aside after repeated failures.", 
 RESTARTS = Counter("memoryd_restarts", "Actors started again after a crash.", registry=REGISTRY)
 RESIDENTS = Gauge("memoryd_resident_users", "Users whose memory is open.", registry=REGISTRY)
 RESIDENT_BYTES = Gauge("memoryd_resident_bytes", "Bytes held by open memories.", registry=REGISTRY)
+LEARNED = Counter("memoryd_learning_runs", "Runs that were learned from.", registry=REGISTRY)
+FITS = Counter("memoryd_learning_fits", "Fits of weights, by what came of them.", ["outcome"], registry=REGISTRY)
+LAST_FIT = Enum(
+    "memoryd_learning_last_fit",
+    "What came of the last fit of anybody's weights.",
+    states=["none", "accepted", "refused", "too few"],
+    registry=REGISTRY,
+)
+GAIN = Gauge("memoryd_learning_gain_nats", "What the guard said of the last fit that it judged.", registry=REGISTRY)
+GENERATIONS = Gauge("memoryd_learning_generations", "Generations of the weights of open memories.", registry=REGISTRY)
 LAG = Gauge("memoryd_ingest_lag_events", "Stored events not yet committed.", registry=REGISTRY)
 MAILBOX_DEPTH = Gauge("memoryd_mailbox_depth", "Messages waiting.", ["actor"], registry=REGISTRY)
 MAILBOX_AGE = Gauge(

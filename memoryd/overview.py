@@ -78,6 +78,8 @@ class Overview:
         stalls: Stalls,
         data_dir: Path,
         socket: Path | None,
+        *,
+        is_learning: bool,
     ) -> None:
         self._application = application
         self._residents = residents
@@ -86,6 +88,7 @@ class Overview:
         self._stalls = stalls
         self._data_dir = data_dir
         self._socket = socket
+        self._is_learning = is_learning
         self._began = time.monotonic()
 
     async def status(self, deadline: Deadline) -> m.Status:
@@ -112,6 +115,10 @@ class Overview:
             users_quarantined=quarantined(self._residents),
             records_resident=sum(state.records for state in states.values()),
             resident_bytes=sum(state.resident_bytes for state in states.values()),
+            is_learning=self._is_learning,
+            users_learning=sum(state.is_learning for state in states.values()),
+            users_accepted=sum(state.last_fit == "accepted" for state in states.values()),
+            users_refused=sum(state.last_fit == "refused" for state in states.values()),
             rss_bytes=_rss_bytes(),
             events_last_seq=events.last,
             lag_events=max(0, events.last - progress.low_water),

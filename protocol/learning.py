@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+Outcome = Literal["accepted", "refused", "too few"]  # of fitting weights anew
+# What is written down of what was learned: all of it; the weights alone; patterns, as the published engine has them.
+Form = Literal["state", "weights", "ruvector"]
+
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from memoryd.protocol.ids import RecordId, TrajectoryId
+    from memoryd.protocol.ids import RecordId, TrajectoryId, UserId
     from memoryd.protocol.messages import LearningStatus
 
     Vector = NDArray[np.float32]  # [dim], unit length
@@ -92,7 +96,7 @@ class Cycle(Protocol):
     """What came of fitting anew: whether it was accepted, and what the guard said, in nats."""
 
     @property
-    def outcome(self) -> Literal["accepted", "refused", "too few"]: ...
+    def outcome(self) -> Outcome: ...
 
     @property
     def gain(self) -> float | None: ...
@@ -111,6 +115,27 @@ class Pattern:
     quality: float
     helped: Mapping[RecordId, int]
     last_us: int
+
+
+class Learner(Protocol):
+    """Learns from one run after the other; nobody keeps what. Called by one at a time, and blocks."""
+
+    def about(self, intent: Intent) -> Learned | None:
+        """Return what was learned about a question; None when nothing was learned."""
+        ...
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much was learned that the weights should be fitted anew."""
+        ...
+
+    def learn(self, lesson: Lesson, memories: Memories) -> None:
+        """Take in a finished run."""
+        ...
+
+    def refit(self, memories: Memories) -> Cycle:
+        """Fit the weights anew: some tenths of a second of a processor."""
+        ...
 
 
 class LearningEngine(Protocol):
@@ -143,6 +168,16 @@ class LearningEngine(Protocol):
     @property
     def is_due(self) -> bool:
         """Whether so much was learned that the weights should be fitted anew."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """That of the weights in use."""
+        ...
+
+    @property
+    def last(self) -> Cycle | None:
+        """What came of fitting them last."""
         ...
 
     def lesson(self, run: TrajectoryId) -> Lesson | None:
@@ -182,6 +217,24 @@ class LearningEngine(Protocol):
 
     def rollback(self, generations: int) -> None:
         """Go back to an earlier generation of weights. Raises InvalidMessage."""
+        ...
+
+    def fresh(self) -> Learner:
+        """Return one that has learned nothing, in the profile of this user."""
+        ...
+
+    def exported(self, user: UserId, form: Form) -> bytes:
+        """Return what was learned, to be kept or taken elsewhere. Raises NotFound when there are no weights and only they are wanted."""
+        ...
+
+    def take(
+        self, data: bytes, user: UserId, memories: Memories, is_here: Callable[[TrajectoryId], bool], *, replace: bool
+    ) -> None:
+        """Begin with what was exported; with `replace` also where something was learned already.
+
+        What it says of memories and runs that are not here, because they were forgotten since or never were, is left out.
+        Raises InvalidMessage naming the field.
+        """
         ...
 
     def save(self) -> None:

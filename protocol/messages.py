@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Final, Generic, TypeVar, get_args
+from typing import Final, Generic, Literal, TypeVar, get_args
 
 from msgspec import Struct
 
@@ -16,6 +16,7 @@ from memoryd.protocol import ids
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.events import Ack, Event, Moment, Receipt, checked_moment
 from memoryd.protocol.ids import BranchName, RecordId, Seq, TrajectoryId
+from memoryd.protocol.learning import Form
 from memoryd.protocol.records import (
     ANY,
     Draft,
@@ -36,6 +37,8 @@ from memoryd.protocol.records import (
 
 R_co = TypeVar("R_co", covariant=True)
 
+Verdict = Literal["helps", "no sure difference", "harms"]  # on learning
+
 MAX_QUERY_BYTES: Final = 16_384
 MAX_TOP_K: Final = 100
 MAX_BATCH: Final = 1_024
@@ -44,6 +47,8 @@ MAX_BATCH_BYTES: Final = 832 << 10  # of texts in one request: its answer repeat
 REPLY_BYTES: Final = 768 << 10  # of texts in an answer that is cut to fit a frame
 MAX_PROVEN: Final = 256  # memories and traces that a proof lists one by one
 MAX_PATH: Final = 4_096
+MAX_EVALUATED: Final = 2_000  # runs
+MAX_LEARNING_BYTES: Final = 1 << 26  # of what was learned, in an import
 MAX_SEQ: Final = (1 << 63) - 1  # what the log and the arrays count to
 
 
@@ -546,11 +551,55 @@ class RollbackLearning(Ask["LearningStatus"], frozen=True, kw_only=True):
     generations: int = 1
 
 
+class ExportLearning(Ask["LearningExported"], frozen=True, kw_only=True):
+    """Read what was learned, page by page: all of it, the weights alone, or patterns in the JSON of the published engine.
+
+    The first page begins an export; the others name its `sha256`.
+    """
+
+    form: Form = "state"
+    after: int = 0
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.form not in get_args(Form):
+            raise InvalidMessage("no such form", field="form", hint="use " + ", ".join(get_args(Form)))
+        if not 0 <= self.after <= MAX_SEQ:
+            raise InvalidMessage("page out of range", field="after", hint="use 0, or the `next` of the page before")
+
+
+class LearningExported(Struct, frozen=True, kw_only=True):
+    """A page of a document of `size` bytes; `next` is where the following one begins, None at the end."""
+
+    data: bytes
+    size: int
+    sha256: str
+    next: int | None
+
+
+class ImportLearning(Ask["LearningStatus"], frozen=True, kw_only=True):
+    """Begin with what was exported: `data` is the part of it behind `after`, and with the part that reaches `size` it is used.
+
+    With `replace` it is taken by who has learned something, too: it is in the place of that then.
+    """
+
+    data: bytes
+    size: int
+    after: int = 0
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= MAX_LEARNING_BYTES:
+            raise InvalidMessage("size out of range", field="size", hint=f"1 to {MAX_LEARNING_BYTES} bytes")
+        if not 0 <= self.after <= self.size or not self.data:
+            raise InvalidMessage("no such part", field="after", hint="send the parts in order, none of them empty")
+
+
 class LearningStatus(Struct, frozen=True, kw_only=True):
     """What was learned: `runs` of `seen` are held, of at most `room`; in `positive` of them something is known to have helped.
 
-    `generation` counts the fits that the guard accepted, `refused` those it did not; so many `earlier` ones can be gone back to. The next
-    comes after `due_in` runs. `outcome` and `gain`, in nats, are those of the last one. `base` and `micro` say how far the adapters
+    `generation` is that of the weights in use, and so many `earlier` ones can be gone back to. The guard `accepted` so many fits, and
+    `refused` so many. The next comes after `due_in` runs. `outcome` and `gain`, in nats, are those of the last one. `base` and `micro` say how far the adapters
     bend a question (Frobenius norm); `tasks` how often weights were consolidated.
     """
 
@@ -561,6 +610,7 @@ class LearningStatus(Struct, frozen=True, kw_only=True):
     room: int
     positive: int
     generation: int
+    accepted: int
     refused: int
     earlier: int
     due_in: int
@@ -569,6 +619,52 @@ class LearningStatus(Struct, frozen=True, kw_only=True):
     base: float
     micro: float
     tasks: int
+
+
+class EvaluateLearning(Ask["LearningEvaluated"], frozen=True, kw_only=True):
+    """Ask whether learning helps this user, by their last `runs`: each is asked again with what those before it taught."""
+
+    runs: int = 1_000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.runs <= MAX_EVALUATED:
+            raise InvalidMessage("number of runs out of range", field="runs", hint=f"use 1 to {MAX_EVALUATED}")
+
+
+class Interval(Struct, frozen=True, kw_only=True):
+    """A mean, and where it lies with a chance of 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class EvaluatedGeneration(Struct, frozen=True, kw_only=True):
+    """So many `runs` asked again: nDCG@10 `without` learning, with what was `learned` before each, and the `change` between the two.
+
+    What helped in the run is worth 1, what was harmful -1; the scale goes from 0, the worst order, to 1, the best. What was not
+    shown was not judged, and is worth nothing.
+    """
+
+    runs: int
+    without: Interval
+    learned: Interval
+    change: Interval
+
+
+class LearningEvaluated(Struct, frozen=True, kw_only=True):
+    """What came of going through `runs` again: in generations, one after the other in time, and as a `whole`.
+
+    Only runs that name what helped or was harmful are asked again, and the first sixth of them is only learned from. The guard
+    `accepted` so many fits on the way, and `refused` so many.
+    """
+
+    runs: int
+    generations: tuple[EvaluatedGeneration, ...]
+    whole: EvaluatedGeneration
+    verdict: Verdict
+    accepted: int
+    refused: int
 
 
 class ListPatterns(Ask["Patterns"], frozen=True, kw_only=True):
@@ -604,6 +700,37 @@ class PatternInfo(Struct, frozen=True, kw_only=True):
 
 class Patterns(Struct, frozen=True, kw_only=True):
     patterns: tuple[PatternInfo, ...]
+
+
+class ListLessons(Ask["Lessons"], frozen=True, kw_only=True):
+    """Ask which runs learning knows or awaits, the newest first."""
+
+    limit: int = 20
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_BATCH:
+            raise InvalidMessage("limit out of range", field="limit", hint=f"use 1 to {MAX_BATCH}")
+
+
+class LessonInfo(Struct, frozen=True, kw_only=True):
+    """A run: `when` it ended, or began if it goes on; how many memories were `shown`, `helped` or were `harmful`.
+
+    It `is_learned` as it is judged now, or is awaited. What `is_coarse` says only how it ended.
+    """
+
+    id: TrajectoryId
+    when: Moment
+    query: str
+    shown: int
+    helped: int
+    harmful: int
+    quality: float | None
+    is_learned: bool
+    is_coarse: bool
+
+
+class Lessons(Struct, frozen=True, kw_only=True):
+    lessons: tuple[LessonInfo, ...]
 
 
 # --- the global store ---
@@ -657,7 +784,11 @@ class MailboxStatus(Struct, frozen=True, kw_only=True):
 
 
 class UserStatus(Struct, frozen=True, kw_only=True):
-    """The memory of one user, as far as it is open: the branch in use."""
+    """The memory of one user, as far as it is open: the branch in use.
+
+    The weights that were learned are of a `generation`, 0 being none of one's own; `last_fit` is what came of fitting them last, empty if they
+    never were.
+    """
 
     user: str
     branch: BranchName
@@ -668,13 +799,17 @@ class UserStatus(Struct, frozen=True, kw_only=True):
     file_bytes: int
     dead_bytes: int
     resident_bytes: int
+    is_learning: bool
+    generation: int
+    last_fit: str
 
 
 class Status(Struct, frozen=True, kw_only=True):
     """How the daemon is, on one screen.
 
     `lag_events` counts stored events that are not yet committed to their user's file. `model_fault` says why there is no
-    embedding model and how to mend that, and is empty when there is one.
+    embedding model and how to mend that, and is empty when there is one. Learning is on if it `is_learning`; of the resident users
+    so many are `users_learning`, and the last fit of weights was accepted for `users_accepted`, and refused for `users_refused`.
     """
 
     version: str
@@ -691,6 +826,10 @@ class Status(Struct, frozen=True, kw_only=True):
     users_quarantined: int
     records_resident: int
     resident_bytes: int
+    is_learning: bool
+    users_learning: int
+    users_accepted: int
+    users_refused: int
     rss_bytes: int
     events_last_seq: Seq
     lag_events: int
@@ -839,7 +978,11 @@ REQUESTS: Final[Mapping[str, type[Ask[object]]]] = {
     "learning": GetLearning,
     "set_learning": SetLearning,
     "rollback_learning": RollbackLearning,
+    "evaluate_learning": EvaluateLearning,
+    "export_learning": ExportLearning,
+    "import_learning": ImportLearning,
     "list_patterns": ListPatterns,
+    "list_lessons": ListLessons,
     "publish_global": PublishGlobal,
     "unpublish_global": UnpublishGlobal,
     "status": GetStatus,
@@ -872,7 +1015,11 @@ REPLIES: Final[Mapping[type[Ask[object]], type[Struct]]] = {
     GetLearning: LearningStatus,
     SetLearning: LearningStatus,
     RollbackLearning: LearningStatus,
+    EvaluateLearning: LearningEvaluated,
+    ExportLearning: LearningExported,
+    ImportLearning: LearningStatus,
     ListPatterns: Patterns,
+    ListLessons: Lessons,
     PublishGlobal: Done,
     UnpublishGlobal: Done,
     GetStatus: Status,

@@ -19,13 +19,26 @@ if TYPE_CHECKING:
         Branches,
         Compared,
         ErasureProof,
+        EvaluatedGeneration,
+        Interval,
+        LearningEvaluated,
         LearningStatus,
+        LessonInfo,
         MailboxStatus,
         PatternInfo,
         Status,
         UserStatus,
+        Verdict,
     )
+    from memoryd.sona.speed import Speed
 
+QUESTION_WIDTH: int = 80
+_MILLISECOND: float = 1e-3
+_VERDICTS: dict[Verdict, Text] = {
+    "helps": Text("● helps", style="green"),
+    "no sure difference": Text("● no difference that is sure", style="yellow"),
+    "harms": Text("● harms: consider `memoryd sona disable`", style="bold red"),
+}
 USERS: str = "session/memories"  # the path, below the root, of the actor that has the users' agents below it
 
 
@@ -73,8 +86,9 @@ def learning_screen(found: LearningStatus) -> RenderableType:
             "runs",
             f"{found.runs:,} held of {found.seen:,}, room for {found.room:,}; something helped in {found.positive:,}",
         ),
-        ("weights", f"generation {found.generation}, {found.earlier} to go back to; the guard refused {found.refused}"),
-        ("last fit", f"{found.outcome}{gain}" if found.outcome else "none since the memory was opened"),
+        ("weights", f"generation {found.generation}, {found.earlier} to go back to"),
+        ("guard", f"accepted {found.accepted:,} fits, refused {found.refused:,}"),
+        ("last fit", f"{found.outcome}{gain}" if found.outcome else "none yet"),
         ("next fit", f"after {found.due_in} more runs" if found.due_in else "when it is quiet"),
         ("bends by", f"base {found.base:.3f}, micro {found.micro:.3f}; consolidated {found.tasks} times"),
     ]
@@ -94,6 +108,73 @@ def patterns_screen(found: Sequence[PatternInfo]) -> RenderableType:
             f"{len(each.helped):,}",
             *([f"{each.cosine:.2f}"] if each.cosine is not None else []),
             age(each.last, now),
+        )
+    return made
+
+
+def evaluation_screen(found: LearningEvaluated) -> RenderableType:
+    """Return whether learning helps, by generation, and what that is measured on."""
+    made = table("generation", ">runs", ">without", ">with learning", ">change", ">95 %")
+    rows = [*((str(number), each) for number, each in enumerate(found.generations, 1)), ("all", found.whole)]
+    for name, each in rows:
+        made.add_row(name, *_evaluated(each))
+    counted = Text(
+        f"nDCG@10 of {found.whole.runs:,} of {found.runs:,} runs: those that name what helped, worth 1, or was harmful, worth -1, but for the "
+        "first sixth, which is only learned from. Only what was shown can count: nobody knows whether anything else would have "
+        f"helped. On the way the guard accepted {found.accepted:,} fits and refused {found.refused:,}.",
+        style="dim",
+    )
+    return Group(made, counted, _VERDICTS[found.verdict])
+
+
+def _evaluated(each: EvaluatedGeneration) -> tuple[str, ...]:
+    change = each.change
+    return (
+        f"{each.runs:,}",
+        _ranged(each.without),
+        _ranged(each.learned),
+        f"{change.mean:+.3f}",
+        f"{change.low:+.3f} to {change.high:+.3f}",
+    )
+
+
+def _ranged(value: Interval) -> str:
+    return f"{value.mean:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def speeds_screen(found: Sequence[Speed], title: str) -> RenderableType:
+    """Return how quick learning is, beside what it must reach in the median and what it should."""
+    made = table("what", ">p50", ">p95", ">floor", ">goal", "p50 reaches", title=title)
+    for each in found:
+        reached = Text("goal", style="green") if each.p50_s <= each.goal_s else Text("floor", style="yellow")
+        if each.p50_s > each.floor_s:
+            reached = Text("neither", style="red")
+        made.add_row(each.what, *map(_quick, (each.p50_s, each.p95_s, each.floor_s, each.goal_s)), reached)
+    return made
+
+
+def _quick(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f} ms" if seconds >= _MILLISECOND else f"{1e6 * seconds:.1f} µs"
+
+
+def lessons_screen(found: Sequence[LessonInfo]) -> RenderableType:
+    """Return the runs that learning knows or awaits."""
+    made = table("question", ">shown", ">helped", ">harmful", "went", "learned", ">age", "id")
+    made.columns[0].no_wrap, made.columns[0].ratio = False, 1
+    now = datetime.now(UTC)
+    for each in found:
+        credit = "coarse" if each.is_coarse else "by memory"
+        made.add_row(
+            Text(shorten(each.query, QUESTION_WIDTH)),
+            f"{each.shown:,}",
+            f"{each.helped:,}",
+            f"{each.harmful:,}",
+            outcome(each.quality),
+            Text(credit, style="yellow" if each.is_coarse else "green")
+            if each.is_learned
+            else Text("awaited", style="cyan"),
+            age(each.when, now),
+            each.id,
         )
     return made
 
@@ -157,6 +238,7 @@ def status_screen(status: Status) -> RenderableType:
     figures = [
         ("users", f"{status.users_known:,} known, {status.users_resident:,} resident ({size(status.resident_bytes)})"),
         ("records", f"{status.records_resident:,} resident"),
+        ("learning", _learning(status)),
         ("events", f"{status.events_last_seq:,} logged, {status.lag_events:,} not yet committed"),
         ("waiting", f"{status.embed_waiting:,} texts for the embedder"),
         ("put aside", f"{status.parked_events:,} events, {status.users_quarantined:,} users"),
@@ -221,7 +303,20 @@ def _user(user: UserStatus) -> list[tuple[str, str]]:
         ("events", f"applied up to {user.applied_seq:,}, committed up to {user.committed_seq:,}"),
         ("file", f"{size(user.file_bytes)}, of which {size(user.dead_bytes)} dead"),
         ("in memory", size(user.resident_bytes)),
+        (
+            "learning",
+            f"{'on' if user.is_learning else 'off'}, weights of generation {user.generation}; last fit {user.last_fit or 'none yet'}",
+        ),
     ]
+
+
+def _learning(status: Status) -> str:
+    if not status.is_learning:
+        return "off"
+    return (
+        f"on for {status.users_learning:,} of {status.users_resident:,} resident users; the guard accepted the last weights of "
+        f"{status.users_accepted:,}, refused those of {status.users_refused:,}"
+    )
 
 
 def _mailboxes(mailboxes: Iterable[MailboxStatus]) -> RenderableType:

@@ -40,7 +40,7 @@ def export_command(target: Target, file: str) -> None:
     async def work() -> tuple[int, str]:
         count = 0
         async with connected(target) as connection:
-            with _output(file) as out:
+            with output_file(file) as out:
                 async for page in connection.memory.export(user=target.user):
                     for record in page.records:
                         out.write(to_line(record, page.model, page.model_sha256))
@@ -119,7 +119,7 @@ def reembed_command(config: Config, user: str | None) -> None:
 
 
 @contextmanager
-def _output(file: str) -> Iterator[BinaryIO]:
+def output_file(file: str) -> Iterator[BinaryIO]:
     """Open stdout, or a file that appears under its name only when it is complete."""
     if file == STDOUT:
         yield sys.stdout.buffer

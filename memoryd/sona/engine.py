@@ -6,30 +6,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
-from threadpoolctl import threadpool_limits
 
 from memoryd.files import replace_file
-from memoryd.protocol.errors import Damaged, ModelMismatch, StorageFault
+from memoryd.protocol.errors import Damaged, InvalidMessage, ModelMismatch, StorageFault
 from memoryd.protocol.records import microseconds
 from memoryd.sona.learner import Learner
 from memoryd.sona.profiles import profile as profile_of
+from memoryd.sona.published import published
 from memoryd.sona.state import dump, load
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from memoryd.clock import Clock
     from memoryd.files import FileSystem
-    from memoryd.protocol.ids import TrajectoryId
+    from memoryd.protocol.ids import TrajectoryId, UserId
     from memoryd.protocol.interfaces import ModelInfo
-    from memoryd.protocol.learning import Intent, Lesson, Memories, Pattern
+    from memoryd.protocol.learning import Form, Intent, Lesson, Memories, Pattern
     from memoryd.protocol.messages import LearningStatus
     from memoryd.sona.learner import Cycle, Learned
 
 NAME: Final = "sona.json"
 ASIDE: Final = ".damaged"  # behind the name of a state that could not be used
 _TEMPORARY: Final = ".tmp"
+_USER: Final = "user"  # beside a state that is exported
 _LARGEST: Final = 1 << 28  # bytes of a state that is read
 _LESSON_BYTES: Final = 4_096  # of one run in memory, about: its vector, its keys and what the bank says of it
 
@@ -94,6 +95,14 @@ class SonaEngine:
     def is_due(self) -> bool:
         return self._learner.is_due
 
+    @property
+    def generation(self) -> int:
+        return self._learner.generation
+
+    @property
+    def last(self) -> Cycle | None:
+        return self._learner.last
+
     def lesson(self, run: TrajectoryId) -> Lesson | None:
         return self._learner.lesson(run)
 
@@ -106,8 +115,7 @@ class SonaEngine:
 
     def refit(self, memories: Memories) -> Cycle:
         self._unsaved = True
-        with threadpool_limits(limits=1, user_api="blas"):  # more threads spin for products as small as these
-            return self._learner.refit(memories)
+        return self._learner.refit(memories)
 
     def forget(self, keys: Iterable[int], runs: Container[TrajectoryId]) -> None:
         if self._learner.forget(keys, runs):
@@ -133,9 +141,39 @@ class SonaEngine:
         self._learner.rollback(generations)
         self._unsaved = True
 
+    def fresh(self) -> Learner:
+        return Learner(self._model.dim, self._learner.profile)
+
+    def exported(self, user: UserId, form: Form) -> bytes:
+        if form == "ruvector":
+            return published(self._learner)
+        if form == "weights":  # for others: nothing of what is beside the state either
+            return self._dumped(self._learner.weights(), {})
+        return self._dumped(self._learner, {**self._beside, _USER: user})
+
+    def take(
+        self, data: bytes, user: UserId, memories: Memories, is_here: Callable[[TrajectoryId], bool], *, replace: bool
+    ) -> None:
+        if not replace and (len(self._learner) or self._learner.has_learned):
+            raise InvalidMessage(
+                "something was learned here",
+                field="replace",
+                hint="with replace it goes, and the other takes its place",
+            )
+        try:
+            learner, beside = load(data, self._model)
+        except (Damaged, ModelMismatch) as error:  # of what was sent, not of what is kept
+            raise InvalidMessage(error.message, field=error.field, hint="export it again") from error
+        if beside.pop(_USER, user) != user:
+            raise InvalidMessage(
+                "what was learned is another user's", field=_USER, hint="an export of the weights alone is for others"
+            )
+        learner.keep_only(memories, is_here)
+        self._learner, self._beside, self._unsaved = learner, beside, True
+
     def save(self) -> None:
         if self._unsaved and self._is_readable:
-            data = dump(self._learner, self._model, microseconds(self._clock.now()), self._beside)
+            data = self._dumped(self._learner, self._beside)
             temporary = self._path.with_name(self._path.name + _TEMPORARY)
             self._files.unlink(temporary)
             replace_file(self._files, self._path, temporary, iter((data,))).close()
@@ -146,6 +184,9 @@ class SonaEngine:
         self._unsaved, self._is_readable = False, True
         for name in (NAME, NAME + ASIDE, NAME + _TEMPORARY):
             self._files.unlink(self._path.with_name(name))
+
+    def _dumped(self, learner: Learner, beside: Mapping[str, object]) -> bytes:
+        return dump(learner, self._model, microseconds(self._clock.now()), beside)
 
     def _read(self) -> bytes:
         file = self._files.open(self._path, writable=False)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from memoryd.protocol.errors import InvalidMessage
+from memoryd.protocol.errors import InvalidMessage, NotFound
 from memoryd.protocol.messages import LearningStatus
 from memoryd.sona.bank import Bank, said
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
@@ -26,10 +27,10 @@ from memoryd.sona.patterns import patterns
 from memoryd.sona.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from memoryd.protocol.ids import RecordId, TrajectoryId
-    from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Pattern, Scores, Vector
+    from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Outcome, Pattern, Scores, Vector
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
@@ -50,7 +51,7 @@ _SEED: Final = 20260101
 class Cycle:
     """What came of a cycle in the background, and what the guard said, in nats."""
 
-    outcome: Literal["accepted", "refused", "too few"]
+    outcome: Outcome
     gain: float | None
 
 
@@ -87,6 +88,8 @@ class Snapshot:
     generation: int
     refused: int
     since_refit: int
+    accepted: int = 0
+    last: Cycle | None = None
 
 
 _NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0, 0)
@@ -99,9 +102,10 @@ class Learner:
         self.profile = profile
         self.is_enabled = True
         self.generation = known.generation
+        self.accepted = known.accepted
         self.refused = known.refused
+        self.last = known.last
         self._since_refit = known.since_refit  # so many runs came
-        self._last: Cycle | None = None
         self._dim = dim
         self._base = known.base
         self._earlier = deque(known.earlier, maxlen=_GENERATIONS)
@@ -124,6 +128,8 @@ class Learner:
             generation=self.generation,
             refused=self.refused,
             since_refit=self._since_refit,
+            accepted=self.accepted,
+            last=self.last,
         )
 
     def __len__(self) -> int:
@@ -145,11 +151,12 @@ class Learner:
             room=self.profile.replay,
             positive=self._positive,
             generation=self.generation,
+            accepted=self.accepted,
             refused=self.refused,
             earlier=len(self._earlier),
             due_in=max(0, self.profile.refit_every - self._since_refit, ENOUGH - self._positive),
-            outcome=self._last.outcome if self._last else "",
-            gain=self._last.gain if self._last else None,
+            outcome=self.last.outcome if self.last else "",
+            gain=self.last.gain if self.last else None,
             base=0.0 if self._base is None else self._base.size,
             micro=0.0 if self._micro is None else self._micro.adapter.size,
             tasks=0 if self._held is None else self._held.tasks,
@@ -158,6 +165,23 @@ class Learner:
     def patterns(self) -> list[Pattern]:
         """Return what is asked again and again, the largest first."""
         return patterns(list(self._replay), self.profile.clusters, self._rng())
+
+    def weights(self) -> Learner:
+        """Return one that has these weights, and knows nothing else. Raises NotFound when there are none."""
+        if not self._has_weights:
+            raise NotFound(
+                "there are no weights yet", field="form", hint="they come with the first runs that name what helped"
+            )
+        return Learner(self._dim, self.profile, replace(_NOTHING, base=self._base, micro=self._micro, held=self._held))
+
+    def keep_only(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> None:
+        """Forget what is not among these memories, and the runs that are not here."""
+        named = set(self._shown).union(*(lesson.keys.tolist() for lesson in self._replay))
+        living, _ = memories.vectors(np.array(sorted(named), np.uint64))
+        gone = named.difference(living.tolist())
+        runs = {lesson.id for lesson in self._replay if not is_here(lesson.id)}
+        if gone or runs:
+            self.forget(gone, runs)
 
     def in_profile(self, profile: Profile) -> Learner:
         """Return one of another profile that holds the last of these runs, and has no weights yet."""
@@ -176,8 +200,12 @@ class Learner:
 
     @property
     def has_learned(self) -> bool:
-        """Whether anything was shown in the runs that came."""
-        return bool(self._shown)
+        """Whether anything was shown in the runs that came, or there are weights to begin with."""
+        return bool(self._shown) or self._has_weights
+
+    @property
+    def _has_weights(self) -> bool:
+        return self._base is not None or self._micro is not None
 
     def lesson(self, run: TrajectoryId) -> Lesson | None:
         """Return what it holds of a run."""
@@ -224,8 +252,9 @@ class Learner:
     def refit(self, memories: Memories) -> Cycle:
         """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
         self._since_refit = 0
-        self._last = self._refitted(memories)
-        return self._last
+        with threadpool_limits(limits=1, user_api="blas"):  # more threads spin for products as small as these
+            self.last = self._refitted(memories)
+        return self.last
 
     def _refitted(self, memories: Memories) -> Cycle:
         rng, lessons = self._rng(), list(self._replay)
@@ -243,6 +272,7 @@ class Learner:
         self._earlier.append((self.generation, self._base))
         self._base, self._micro = base, None
         self.generation += 1
+        self.accepted += 1
         return Cycle("accepted", gain)
 
     def rollback(self, generations: int = 1) -> int:
@@ -264,7 +294,7 @@ class Learner:
         Weights cannot forget one example, and any memory may have been one that nobody asked for: they go, and those of every earlier
         generation, until the next cycle fits them to what is left.
         """
-        gone, had_weights = set(keys), self._base is not None or self._micro is not None or len(self._earlier) > 0
+        gone, had_weights = set(keys), self._has_weights or len(self._earlier) > 0
         held = list(self._replay)
         touched = {each.id for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())}
         was_shown = gone.intersection(self._shown)

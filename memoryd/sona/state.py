@@ -1,6 +1,7 @@
 """What a learner knows, as JSON: {user}/sona.json.
 
-    version, embedder {name, sha256}, dim, profile, enabled, generation, refused, seen, since_refit, updated_us
+    version, embedder {name, sha256}, dim, profile, enabled, generation, accepted, refused, last {outcome, gain}, seen,
+    since_refit, updated_us
     base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
     replay[]          {id, vector, terms, rarity, shown, keys, base, credit, harmed, quality, coarse, ended_us}
@@ -8,7 +9,7 @@
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
 known are kept. Weights are float32 as they are used; what lessons say is rounded to float16 when it is learned, so that nothing changes
-when it is read again.
+when it is read again. What was written before `accepted` and `last` were has neither.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ import base64
 import hashlib
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import msgspec
 import numpy as np
 
 from memoryd.protocol.errors import Damaged, InvalidMessage, ModelMismatch
 from memoryd.protocol.ids import RecordId, TrajectoryId
-from memoryd.protocol.learning import Intent, Lesson
+from memoryd.protocol.learning import Intent, Lesson, Outcome
 from memoryd.sona.ewc import Consolidated
-from memoryd.sona.learner import Learner, Snapshot
+from memoryd.sona.learner import Cycle, Learner, Snapshot
 from memoryd.sona.lora import Adam, Adapter, Training
 from memoryd.sona.profiles import profile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -39,10 +41,13 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+T = TypeVar("T")
+
 VERSION: Final = 1
 _LARGEST: Final = 4.0  # of |B A|: no question is bent further
 _DTYPES: Final = {"f2": "<f2", "f4": "<f4", "u8": "<u8"}
 _MOST: Final = 1 << 24  # numbers in one array
+_LATEST: Final = 253_402_300_799_999_999  # microseconds up to the end of the year 9999; nothing is counted further
 
 
 def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[str, object] | None = None) -> bytes:
@@ -56,7 +61,9 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
         "profile": learner.profile.name,
         "enabled": learner.is_enabled,
         "generation": known.generation,
+        "accepted": known.accepted,
         "refused": known.refused,
+        "last": None if known.last is None else {"outcome": known.last.outcome, "gain": known.last.gain},
         "seen": known.seen,
         "since_refit": known.since_refit,
         "updated_us": updated_us,
@@ -73,60 +80,71 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
 def load(data: bytes, model: ModelInfo) -> tuple[Learner, dict[str, object]]:
     """Return the learner, and what stands beside its state that is not known.
 
-    Raises Damaged when the state is not as it was written, or holds what no learner can, and ModelMismatch when another
-    embedder made its vectors.
+    Raises Damaged, naming the field, when the state is not as it was written, or holds what no learner can, and ModelMismatch when
+    another embedder made its vectors.
     """
     try:
         found = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _damaged(f"not JSON ({type(error).__name__})") from None
+        raise _damaged(f"not JSON ({type(error).__name__})", "data") from None
     checksum = found.pop("checksum", None)
     if checksum != _checksum(found):
-        raise _damaged("its checksum is that of something else: it was cut short or edited")
+        raise _damaged("its checksum is that of something else: it was cut short or edited", "checksum")
     if found.get("version") != VERSION:
-        raise _damaged(f"version {found.get('version')!r} is not known here")
-    try:
-        if (found["embedder"]["sha256"], found["dim"]) != (model.sha256, model.dim):
-            raise ModelMismatch(
-                f"what was learned belongs to the embedder {found['embedder']['name']}",
-                field="embedder",
-                hint="put that embedder back, or let learning begin again",
-            )
-        return _learner(found, model.dim), {name: value for name, value in found.items() if name not in _KNOWN}
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, InvalidMessage) as error:
-        raise _damaged(f"{type(error).__name__} in it") from error
+        raise _damaged(f"version {found.get('version')!r} is not known here", "version")
+    name, sha256 = _part(found, "embedder", lambda given: (given["name"], given["sha256"]))
+    if (sha256, found.get("dim")) != (model.sha256, model.dim):
+        raise ModelMismatch(
+            f"what was learned belongs to the embedder {name}",
+            field="embedder",
+            hint="put that embedder back, or let learning begin again",
+        )
+    return _learner({**_LATER, **found}, model.dim), {name: found[name] for name in found if name not in _KNOWN}
 
 
 _KNOWN: Final = frozenset(
     (
-        "version", "embedder", "dim", "profile", "enabled", "generation", "refused", "seen", "since_refit", "updated_us",
-        "base", "earlier", "micro", "ewc", "shown", "replay",
+        "version", "embedder", "dim", "profile", "enabled", "generation", "accepted", "refused", "last", "seen", "since_refit",
+        "updated_us", "base", "earlier", "micro", "ewc", "shown", "replay",
     )
 )  # fmt: skip
 
 
+_LATER: Final[Mapping[str, object]] = {"accepted": 0, "last": None}  # keys that were not there from the beginning
+
+
+def _part(found: Json, name: str, read: Callable[[Any], T]) -> T:
+    """Return what stands under a key. Raises Damaged, naming it, when that cannot be read."""
+    try:
+        return read(found[name])
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, InvalidMessage) as error:
+        raise _damaged(f"{type(error).__name__} in it", name) from error
+
+
 def _learner(found: Json, dim: int) -> Learner:
-    chosen = profile(found["profile"])
-    micro = found["micro"]
+    def part(name: str, read: Callable[[Any], T]) -> T:
+        return _part(found, name, read)
+
+    def adapter(given: Json | None) -> Adapter | None:
+        return _adapter(given, dim, chosen.base_rank)
+
+    chosen = part("profile", profile)
     snapshot = Snapshot(
-        base=_adapter(found["base"], dim, chosen.base_rank),
-        earlier=tuple(
-            (_count(each["generation"]), _adapter(each if "a" in each else None, dim, chosen.base_rank))
-            for each in _list(found["earlier"])
-        ),
-        micro=None if micro is None else _training(micro, dim, chosen.micro_rank),
-        held=_consolidated(found["ewc"], dim, chosen.base_rank),
-        lessons=tuple(_read_lesson(each, dim) for each in _list(found["replay"])),
-        seen=_count(found["seen"]),
-        shown=Counter({int(key): _count(times) for key, times in found["shown"].items()}),
-        generation=_count(found["generation"]),
-        refused=_count(found["refused"]),
-        since_refit=_count(found["since_refit"]),
+        base=part("base", adapter),
+        earlier=part("earlier", lambda given: tuple(_generation(each, adapter) for each in _list(given))),
+        micro=part("micro", lambda given: _training(given, dim, chosen.micro_rank)),
+        held=part("ewc", lambda given: _consolidated(given, dim, chosen.base_rank)),
+        lessons=part("replay", lambda given: tuple(_read_lesson(each, dim) for each in _list(given))),
+        seen=part("seen", _count),
+        shown=part("shown", lambda given: Counter({_key(key): _count(times) for key, times in given.items()})),
+        generation=part("generation", _count),
+        refused=part("refused", _count),
+        since_refit=part("since_refit", _count),
+        accepted=part("accepted", _count),
+        last=part("last", _cycle),
     )
     learner = Learner(dim, chosen, snapshot)
-    if not isinstance(found["enabled"], bool):
-        raise TypeError("enabled is neither true nor false")
-    learner.is_enabled = found["enabled"]
+    learner.is_enabled = part("enabled", _bool)
     return learner
 
 
@@ -134,10 +152,25 @@ def _checksum(found: Mapping[str, object]) -> str:
     return hashlib.sha256(msgspec.json.encode(found, order="sorted")).hexdigest()
 
 
-def _damaged(what: str) -> Damaged:
+def _damaged(what: str, field: str) -> Damaged:
     return Damaged(
-        f"the state of learning cannot be used: {what}", hint="learning goes on from what runs say from now on"
+        f"the state of learning cannot be used: {what}",
+        field=field,
+        hint="learning goes on from what runs say from now on",
     )
+
+
+def _generation(given: Json, adapter: Callable[[Json | None], Adapter | None]) -> tuple[int, Adapter | None]:
+    return _count(given["generation"]), adapter(given if "a" in given else None)
+
+
+def _cycle(given: Json | None) -> Cycle | None:
+    if given is None:
+        return None
+    outcome, gain = given["outcome"], given["gain"]
+    if outcome not in get_args(Outcome) or not (gain is None or math.isfinite(gain)):
+        raise ValueError("not what comes of a cycle")
+    return Cycle(outcome, gain)
 
 
 # --- arrays ---
@@ -176,10 +209,23 @@ def _list(value: object) -> list[Any]:
     return value
 
 
+def _bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("neither true nor false")
+    return value
+
+
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LATEST:
         raise TypeError("not a count")
     return value
+
+
+def _key(text: str) -> int:
+    key = int(text)
+    if not 0 <= key < 1 << 64:
+        raise ValueError("not a key")
+    return key
 
 
 # --- weights ---
@@ -206,7 +252,9 @@ def _moments(adam: Adam) -> Json:
     return {"steps": adam.steps, **{name: _array(array, "f4") for name, array in arrays.items()}}
 
 
-def _training(given: Json, dim: int, rank: int) -> Training:
+def _training(given: Json | None, dim: int, rank: int) -> Training | None:
+    if given is None:
+        return None
     a, b = given["a"], given["b"]
     factors = Adapter(_floats(a["value"], rank, dim), _floats(b["value"], dim, rank))
     training = Learner.micro_of(_bounded(factors))

@@ -109,6 +109,7 @@ async def test_no_kind_of_request_reaches_a_user_that_is_not_granted(tmp_path: P
         "compare_branches": {"name": "b"},
         "merge_branch": {"name": "b"},
         "drop_branch": {"name": "b"},
+        "import_learning": {"data": b"x", "size": 1},
         "backup": {"folder": str(tmp_path / "alice")},
     }
     async with running(tmp_path, listen=True, security=SECURITY) as house, await house.raw() as raw:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
+from memoryd import client
+from memoryd.actors import pages
 from memoryd.protocol.errors import InvalidMessage
+from memoryd.sona import speed
 from memoryd.sona.engine import ASIDE, NAME
 from tests.helpers.daemon import PATIENCE_S, event, events, exported, running, texts
 from tests.integration.test_import import call
@@ -59,6 +63,12 @@ async def learned(house: House) -> None:
     await house.memory.learning(
         user=USER
     )  # which waits until all of the run is learned: the bank comes before the adapter
+
+
+def figures(text: str) -> dict[str, float]:
+    """The metrics by name."""
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
 
 
 async def test_what_helped_comes_first_when_the_question_comes_again(tmp_path: Path) -> None:
@@ -170,6 +180,7 @@ async def test_what_one_user_learns_is_no_others(tmp_path: Path) -> None:
 
 async def test_learning_can_be_switched_off(tmp_path: Path) -> None:
     async with running(tmp_path, learning={"enabled": False}) as house:
+        assert not (await house.memory.status()).is_learning
         ids = await filled(house)
         await ran(house, ids, [HELPFUL])
         await house.memory.recall("something else", user=USER)
@@ -282,8 +293,9 @@ async def test_there_is_no_going_back_before_anything_was_fitted(tmp_path: Path,
 
 
 async def test_after_enough_runs_weights_are_fitted_when_it_is_quiet_and_one_can_go_back(tmp_path: Path) -> None:
-    async with running(tmp_path) as house:
+    async with running(tmp_path, listen=True) as house:
         ids = await filled(house)
+        before = figures(await house.memory.metrics())
         for number in range(64):
             await ran(house, ids, [HELPFUL], query=f"{QUERY} number {number}")
 
@@ -296,10 +308,29 @@ async def test_after_enough_runs_weights_are_fitted_when_it_is_quiet_and_one_can
         status = await house.memory.learning(user=USER)
         assert (status.outcome, status.generation, status.earlier, status.tasks) == ("accepted", 1, 1, 1)
         assert status.base > 0
+        of_daemon = await house.memory.status(user=USER)
+        counted = figures(await house.memory.metrics())
+        screen = (await call(house, "status", "--user", USER)).stdout
 
         back = await house.memory.rollback_learning(user=USER)
         assert (back.generation, back.base, back.earlier) == (0, 0.0, 0)
         assert await first(house) == HELPFUL
+
+    async with running(tmp_path) as house:
+        again = await house.memory.learning(user=USER)
+
+    assert (again.outcome, again.gain, again.accepted, again.refused) == ("accepted", status.gain, 1, 0)
+    assert (of_daemon.is_learning, of_daemon.users_learning) == (True, 1)
+    assert (of_daemon.users_accepted, of_daemon.users_refused) == (1, 0)
+    assert of_daemon.user is not None
+    assert (of_daemon.user.is_learning, of_daemon.user.generation, of_daemon.user.last_fit) == (True, 1, "accepted")
+    assert "on for 1 of 1 resident users" in screen
+    assert counted["memoryd_learning_runs_total"] - before["memoryd_learning_runs_total"] == 64
+    fits = 'memoryd_learning_fits_total{outcome="accepted"}'
+    assert counted[fits] - before.get(fits, 0) == 1
+    assert counted['memoryd_learning_last_fit{memoryd_learning_last_fit="accepted"}'] == 1
+    assert counted["memoryd_learning_gain_nats"] == pytest.approx(status.gain)
+    assert USER not in str(counted)
 
 
 async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
@@ -330,6 +361,155 @@ async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
     assert "no run" in nothing.stdout
 
 
+async def test_the_runs_that_learning_knows_or_awaits_are_listed_newest_first(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        ids = await filled(house)
+        assert await house.memory.lessons(user=USER) == []
+        told = await ran(house, ids, [HELPFUL])
+        coarse = await ran(house, ids, [], query="what of the harbour", quality=0.8)
+        open_run = await house.memory.begin_trajectory("not yet known", user=USER, shown=[ids[HELPFUL]])
+        await house.memory.begin_trajectory("shown nothing", user=USER)
+
+        async def all_known() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 2
+
+        await eventually(all_known)
+        found = await house.memory.lessons(user=USER)
+        newest = json.loads((await call(house, "sona", "trajectories", "--user", USER, "-n", 1, "--json")).stdout)
+        screen = (await call(house, "sona", "trajectories", "--user", USER)).stdout
+
+    assert [each.id for each in found] == [open_run.id, coarse.id, told.id]
+    assert [each.is_learned for each in found] == [False, True, True]
+    assert [each.is_coarse for each in found] == [True, True, False]
+    assert [(each.shown, each.helped, each.harmful, each.quality) for each in found] == [
+        (1, 0, 0, None),
+        (4, 0, 0, 0.8),
+        (4, 1, 0, 0.9),
+    ]
+    assert found[2].when == told.ended
+    assert [each["id"] for each in newest["trajectories"]] == [open_run.id]
+    assert all(word in screen for word in ("awaited", "coarse", "by memory", QUERY))
+
+
+async def test_runs_that_end_while_learning_is_off_are_awaited(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        await house.memory.set_learning(enabled=False, user=USER)
+        await ran(house, ids, [HELPFUL])
+
+        (awaited,) = await house.memory.lessons(user=USER)
+        await house.memory.set_learning(enabled=True, user=USER)
+        await learned(house)
+        (known,) = await house.memory.lessons(user=USER)
+
+    assert (awaited.is_learned, known.is_learned) == (False, True)
+
+
+async def test_what_was_learned_is_exported_and_taken_by_the_same_user_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_BYTES", 1_000)
+    monkeypatch.setattr(client, "BATCH_BYTES", 1_000)
+    async with running(tmp_path / "here") as house:
+        ids = await filled(house)
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+        data = await house.memory.export_learning(user=USER)
+        before = await house.memory.recall(QUERY, user=USER, top_k=10)
+        moved = await exported(house.memory, USER)
+        model = house.daemon._model.sha256
+    assert len(data) > 3_000
+
+    async with running(tmp_path / "there") as house:
+        await house.memory.import_records(moved, model_sha256=model, user=USER)
+        status = await house.memory.import_learning(data, user=USER)
+        after = await house.memory.recall(QUERY, user=USER, top_k=10)
+        with pytest.raises(InvalidMessage) as refused:
+            await house.memory.import_learning(data, user=USER)
+        with pytest.raises(InvalidMessage) as anothers:
+            await house.memory.import_learning(data, user="bob")
+
+    assert status.runs == 1
+    assert [(m.record.id, m.sona_score) for m in after.memories] == [
+        (m.record.id, m.sona_score) for m in before.memories
+    ]
+    assert (refused.value.field, anothers.value.field) == ("replace", "user")
+
+
+async def test_an_import_brings_back_nothing_that_was_forgotten(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+        data = await house.memory.export_learning(user=USER)
+        await house.memory.forget(user=USER, ids=[ids[HELPFUL]], now=True)
+
+        status = await house.memory.import_learning(data, replace=True, user=USER)
+        state = (tmp_path / "data" / USER / NAME).read_text()
+
+    assert (status.runs, status.micro) == (1, 0.0)
+    assert ids[HELPFUL] not in state
+    assert ids[TEXTS[0]] in state
+
+
+async def test_a_forgotten_memory_is_not_read_from_an_export_that_began_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_BYTES", 1_000)
+    async with running(tmp_path, listen=True) as house:
+        ids = await filled(house)
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+        async with await house.raw() as raw:
+            await raw.hello()
+            first = await raw.ask("export_learning", 2, {"user": USER})
+            await house.memory.forget(user=USER, ids=[ids[HELPFUL]])
+            second = await raw.ask(
+                "export_learning", 3, {"user": USER, "after": first.body["next"], "sha256": first.body["sha256"]}
+            )
+
+    assert first.kind == "ok"
+    assert second.kind == "error"
+    assert second.body["field"] == "sha256"
+
+
+async def test_the_commands_take_what_was_learned_out_and_in(tmp_path: Path) -> None:
+    whole, weights, patterns = tmp_path / "whole.json", tmp_path / "weights.json", tmp_path / "patterns.json"
+    async with running(tmp_path, listen=True) as house:
+        ids = await filled(house)
+        await filled(house, "bob")
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+
+        out = await call(house, "sona", "export", "--user", USER, whole)
+        light = json.loads((await call(house, "sona", "export", "--user", USER, "--weights", "--json", weights)).stdout)
+        theirs = await call(house, "sona", "export", "--user", USER, "--format", "ruvector", patterns)
+        both = await call(house, "sona", "export", "--user", USER, "--format", "ruvector", "--weights", patterns)
+        nothing = await call(house, "sona", "export", "--user", "bob", "--weights", tmp_path / "none.json")
+        begun = json.loads((await call(house, "sona", "import", "--user", "bob", "--json", weights)).stdout)
+        again = await call(house, "sona", "import", "--user", "bob", weights)
+        replaced = await call(house, "sona", "import", "--user", "bob", "--replace", weights)
+        edited = tmp_path / "edited.json"
+        edited.write_bytes(weights.read_bytes().replace(b'"balanced"', b'"research"'))
+        refused = await call(house, "sona", "import", "--user", "bob", "--replace", edited)
+        bobs = await house.memory.recall(QUERY, user="bob", top_k=10, explain=True)
+
+    assert "exported" in out.stdout
+    assert json.loads(whole.read_bytes())["replay"][0]["shown"] == list(ids.values())
+    assert light == {"file": str(weights), "form": "weights", "bytes": weights.stat().st_size}
+    assert stat.S_IMODE(whole.stat().st_mode) == 0o600
+    assert (theirs.exit_code, len(json.loads(patterns.read_bytes())["patterns"])) == (0, 1)
+    assert both.exit_code == 64
+    assert (nothing.exit_code, (tmp_path / "none.json").exists()) == (64, False)
+    assert (begun["runs"], begun["generation"]) == (0, 0)
+    assert begun["micro"] > 0
+    assert (again.exit_code, replaced.exit_code) == (64, 0)
+    assert "field: replace" in again.stderr
+    assert "field: checksum" in refused.stderr
+    parts = {part for m in bobs.memories if m.explanation for part in m.explanation.parts if part.startswith("sona")}
+    assert parts == {"sona_adapter"}
+
+
 @pytest.mark.parametrize(("end", "is_lifted"), [("conductor.run.completed", True), ("conductor.run.failed", False)])
 async def test_a_run_that_comes_as_events_was_shown_what_was_recalled_for_it(
     tmp_path: Path, end: str, *, is_lifted: bool
@@ -358,3 +538,21 @@ async def test_a_run_that_comes_as_events_was_shown_what_was_recalled_for_it(
     assert runs == {"r1": tuple(shown), "r2": ()}
     gains = {memory.record.id: memory.sona_score - memory.score for memory in again.memories}
     assert all((gains[each] > 0) == is_lifted for each in shown)
+
+
+async def test_the_benchmark_takes_the_profile_of_the_user_and_shows_bounds_beside_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "ENTRIES", 80)
+    monkeypatch.setattr(speed, "CYCLES", 1)
+    async with running(tmp_path, listen=True) as house:
+        await house.memory.set_learning(profile="edge", user=USER)
+        shown = await call(house, "sona", "benchmark", "--user", USER, "--iterations", 10)
+        as_json = json.loads(
+            (await call(house, "sona", "benchmark", "--user", USER, "--iterations", 10, "--json")).stdout
+        )
+        dim = (await house.memory.status()).dim
+
+    assert "profile edge" in shown.stdout
+    assert all(word in shown.stdout for word in ("query transform", "20.0 µs", "10.0 µs", "3.00 ms"))
+    assert (as_json["profile"], as_json["dim"], as_json["iterations"], len(as_json["speeds"])) == ("edge", dim, 10, 4)

@@ -139,6 +139,10 @@ def wrong(value: float) -> dict[str, Any]:
         pytest.param({"micro": {"a": {}}}, id="no moments"),
         pytest.param({"ewc": {"tasks": 1}}, id="no importance"),
         pytest.param({"earlier": [{"a": 1}]}, id="no generation"),
+        pytest.param({"accepted": -1}, id="accepted"),
+        pytest.param({"last": {"outcome": "perfect", "gain": 1.0}}, id="outcome"),
+        pytest.param({"last": {"outcome": "refused", "gain": "much"}}, id="gain"),
+        pytest.param({"last": {"outcome": "refused"}}, id="no gain"),
         pytest.param({"embedder": {}}, id="no embedder"),
     ],
 )
@@ -188,3 +192,21 @@ def test_a_lesson_that_cannot_be_is_refused(taught: Learner, change: dict[str, A
 
     with pytest.raises(Damaged):
         load(signed(changed), MODEL)
+
+
+def test_what_came_of_the_last_fit_is_kept(taught: Learner) -> None:
+    again, _ = load(dump(taught, MODEL, 1), MODEL)
+
+    assert again.status() == taught.status()
+    assert (again.accepted, again.refused) == (1, 0)
+    assert again.last is not None
+    assert again.last.outcome == "accepted"
+
+
+def test_a_state_that_says_nothing_of_the_last_fit_is_read(taught: Learner) -> None:
+    earlier = {name: value for name, value in state(taught).items() if name not in ("accepted", "last")}
+
+    again, beside = load(signed(earlier), MODEL)
+
+    assert beside == {}
+    assert (again.accepted, again.last, again.generation) == (0, None, 1)
