@@ -52,7 +52,7 @@ _COMPARED: Final = (_OF_TURNS, f"nDCG@{judging.K}", _OF_SESSIONS)
 _READY_WITHIN: Final = 600  # tenths of a second
 _WIDTH: Final = 150
 _RANKED_WITHIN_S: Final = 6 * 3600.0  # 500 haystacks of LongMemEval, embedded on one thread
-_ENCODER: Final = ("onnxruntime", "tokenizers")  # what the peers' environment lacks of ours
+_ENCODER: Final = ("onnxruntime", "tokenizers", "msgspec")  # what the peers' environment lacks of ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,20 +66,20 @@ WEIGHTS: Final[Mapping[str, float]] = {
 }
 # With `maxsim`, which says much of what words and vectors say; those above choose whom it is known of.
 WEIGHTS_OF_PIECES: Final[Mapping[str, float]] = {
-    "words": 0.119,
+    "words": 0.128,
     "words_after": 0.029,
-    "words_two_before": 0.057,
-    "words_two_after": 0.030,
-    "vector": 0.015,
-    "vector_before": 0.050,
-    "session": 0.144,
-    "speaker": 0.051,
-    "question": -0.051,
-    "length": 0.129,
-    "answers": 0.114,
-    "time": 0.095,
+    "words_two_before": 0.055,
+    "words_two_after": 0.028,
+    "vector": 0.020,
+    "vector_before": 0.048,
+    "session": 0.141,
+    "speaker": 0.048,
+    "question": -0.049,
+    "length": 0.165,
+    "answers": 0.109,
+    "time": 0.091,
     "unsaid": 0.200,
-    "maxsim": 0.167,
+    "maxsim": 0.138,
 }
 
 

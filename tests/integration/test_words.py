@@ -18,6 +18,7 @@ from memoryd.protocol.ids import UserId
 from memoryd.protocol.records import CONTEXT_RELEVANCE, Draft, MemoryFilter
 from memoryd.stores.datadir import GLOBAL, WORDS
 from memoryd.stores.globalfile import NAME
+from memoryd.words.fusion import WEIGHTS_OF_PIECES
 from memoryd.words.lexicon import Lexicon
 from tests.helpers.daemon import events, exported, running, texts, until
 from tests.integration.test_import import call
@@ -526,7 +527,7 @@ async def test_the_pieces_of_a_question_count_where_its_vector_is_known(tmp_path
         why = await house.memory.why(best.record.id, asked, user="alice")
 
     assert best.explanation is not None
-    assert best.explanation.parts["maxsim"] == pytest.approx(0.167)
+    assert best.explanation.parts["maxsim"] == pytest.approx(WEIGHTS_OF_PIECES["maxsim"])
     assert best.score == pytest.approx(sum(best.explanation.parts.values()), abs=1e-4)
     assert why.memory.explanation == best.explanation
     assert by_words.explanation is not None
