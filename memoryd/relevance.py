@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 CONSTANT: Final = "constant"
 
 BY_BOTH: Final[Mapping[str, float]] = {
-    CONSTANT: -14.32,
-    "relative": 9.23,
-    "own": 1.19,
-    "covered": 2.55,
+    CONSTANT: -14.96,
+    "relative": 9.87,
+    "own": 1.18,
+    "covered": 2.56,
     "matched": 0.68,
 }
 BY_WORDS: Final[Mapping[str, float]] = {
