@@ -45,7 +45,7 @@ class Bound:
 BOUNDS: Final[Mapping[str, Bound]] = {
     STREAM: Bound(40, 25, 45),
     PARAPHRASE: Bound(38, 22, 40),
-    AFTER.format(100): Bound(10, 5, 15),
+    **dict.fromkeys((AFTER.format(100), HELD_OUT), Bound(10, 5, 15)),
     NOVEL: Bound(0, 0, 5),
     OUTCOME.format(STREAM, 10): Bound(5, 2, 10),
     OUTCOME.format(HELD_OUT, 10): Bound(5, 2, 10),

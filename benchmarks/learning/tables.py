@@ -52,8 +52,13 @@ def _row(what: str, pairs: Sequence[f.Pair], base: str, others: Sequence[str]) -
         f"{ours.change:+.1f}{spread}",
         f"{ours.worst:+.1f}",
         *_bounds(what, base),
-        *(f"{f.summary(of_one).change:+.1f}" if of_one else "" for of_one in of_others),
+        *(_other(of_one) for of_one in of_others),
     ]
+
+
+def _other(pairs: Sequence[f.Pair]) -> str:
+    found = f.summary(pairs) if pairs else None
+    return f"{found.change:+.1f}" if found and found.before > 0 else ""  # who gained nothing has nothing to keep
 
 
 def _bounds(what: str, base: str) -> tuple[str, str]:
@@ -70,8 +75,9 @@ def _guarded(figures: f.Figures) -> Grid:
     for base in _distinct(verdict.base for verdict in figures.verdicts):
         for kind, bound in ((f.AS_THEY_ARE, ""), (f.EXCHANGED, "0")):
             said = [each.outcome for each in figures.verdicts if (each.base, each.kind) == (base, kind)]
-            rows.append([f"{base}, runs {kind}", str(said.count("accepted")), str(len(said)), bound])
-    return Grid("the guard", ["", "accepted", "of", "floor and goal"], rows)
+            counts = [str(said.count(outcome)) for outcome in ("accepted", "refused", "too few")]
+            rows.append([f"{base}, runs {kind}", *counts, bound])
+    return Grid("the guard", ["", "accepted", "refused", "too few to judge", "floor and goal: accepted"], rows)
 
 
 def _histories(figures: f.Figures) -> Grid:

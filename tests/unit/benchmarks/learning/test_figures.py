@@ -51,7 +51,7 @@ def test_tables_put_the_floor_beside_the_change_and_other_learners_behind_it() -
     changes, guarded, histories, costs = tables.grids(figures, seeds=1)
 
     assert changes.rows == [[f.STREAM, "1", "0.400", "0.600", "+50.0", "+50.0", "+40", "", "-25.0"]]
-    assert [row[1:3] for row in guarded.rows] == [["1", "1"], ["0", "1"]]
+    assert [row[1:4] for row in guarded.rows] == [["1", "0", "0"], ["0", "1", "0"]]
     assert histories.rows[0][2:] == ["0.500", "0.750", "+50.0", "+.250 (+.250 to +.250)"]
     assert [row[:2] for row in costs.rows] == [["one", "10"], ["one", "20"], ["two", "10"]]
 
