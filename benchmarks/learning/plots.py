@@ -11,7 +11,7 @@ from benchmarks.learning import figures as f
 from benchmarks.learning.protocols import AMOUNTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -29,40 +29,38 @@ def draw(figures: f.Figures, folder: Path) -> list[Path]:
     known = {pair.what for pair in figures.pairs}
     found = []
     if f.HELD_OUT in known:
-        names = {amount: name for amount in AMOUNTS if (name := f.AFTER.format(amount)) in known}
-        found.append(_lines(figures, names, folder / "learning-held-out.png", "runs", "unseen questions"))
+        # Only amounts that all users have, so that each point is of the same ones.
+        amounts = [
+            amount for amount in AMOUNTS if _users(figures, f.AFTER.format(amount)) == _users(figures, f.HELD_OUT)
+        ]
+        names = {**{str(amount): f.AFTER.format(amount) for amount in amounts}, "half of all": f.HELD_OUT}
+        found.append(_lines(figures, names, folder / "learning-held-out.png", "questions fed", "unseen questions"))
     if f.STREAM in known:
-        names = {time: f.OCCURRENCE.format(time) for time in _OCCURRENCES}
+        names = {str(time): f.OCCURRENCE.format(time) for time in _OCCURRENCES}
         found.append(_lines(figures, names, folder / "learning-stream.png", "time that a question comes", "stream"))
     if any(what.startswith("A's") for what in known):
         found.append(_forgetting(figures, folder / "learning-forgetting.png"))
     return found
 
 
-def _lines(figures: f.Figures, names: dict[int, str], path: Path, across: str, title: str) -> Path:
+def _lines(figures: f.Figures, names: Mapping[str, str], path: Path, across: str, title: str) -> Path:
     figure, panels = _panels()
     for base, panel in panels:
         pairs = [pair for pair in figures.pairs if pair.base == base]
-        # Only users who have them all, so that each point is of the same ones.
-        users = set.intersection(*({pair.user for pair in pairs if pair.what == what} for what in names.values()))
-        of_all = [pair for pair in pairs if pair.user in users]
         for learner in dict.fromkeys(pair.learner for pair in pairs):
-            points = _summaries([pair for pair in of_all if pair.learner == learner], names)
-            if points and learner == f.OURS:
-                panel.plot(
-                    list(points), [point.before for point in points.values()], "--", color="0", zorder=3, label=_WITHOUT
-                )
-            panel.plot(list(points), [point.after for point in points.values()], "o-", ms=4, label=learner)
-        panel.set_title(f"{title}, {base} ({len(users)} users)", fontsize=10)
+            own = [pair for pair in pairs if pair.learner == learner]
+            points = [f.summary([pair for pair in own if pair.what == what]) for what in names.values()]
+            if learner == f.OURS:
+                panel.plot(list(names), [each.before for each in points], "--", color="0", zorder=3, label=_WITHOUT)
+            panel.plot(list(names), [each.after for each in points], "o-", ms=4, label=learner)
+        panel.set_title(f"{title}, {base}", fontsize=10)
         panel.set_xlabel(across)
         panel.set_ylabel("nDCG@10")
-        panel.set_xticks(list(names))
     return _written(figure, panels, path)
 
 
-def _summaries(pairs: Sequence[f.Pair], names: dict[int, str]) -> dict[int, f.Summary]:
-    of_each = {place: [pair for pair in pairs if pair.what == what] for place, what in names.items()}
-    return {place: f.summary(some) for place, some in of_each.items() if some}
+def _users(figures: f.Figures, what: str) -> set[str]:
+    return {pair.user for pair in figures.pairs if pair.what == what}
 
 
 def _forgetting(figures: f.Figures, path: Path) -> Path:
