@@ -10,8 +10,9 @@ cosine + .05 BM25. Beside this project's engine learns the published one, with i
 - noise: stream and held-out, when runs name wrong memories, and when they say only how they ended,
 - forgetting: two users in one store; one's questions are learned, then the other's,
 - guard: 90 runs, as they are and with what helped exchanged among the answers of each,
-- scale: all users in one store, and what learning takes after ever more runs,
-- runs: histories of agents in time order.
+- scale: all users in one store, and what learning takes after ever more runs.
+
+`--runs` replays histories of agents in time order besides.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from benchmarks.learning.histories import Replayed
 from benchmarks.learning.published import NAME, VERSION, Node, Published
 from benchmarks.learning.pupils import Ours
 from benchmarks.learning.stores import Encoder
-from benchmarks.learning.whole import PARTS, Whole, jobs
+from benchmarks.learning.whole import PARTS, Job, Whole, jobs
 from benchmarks.systems.installed import NotMeasured
 from memoryd.embedding.onnx import OnnxEmbedder
 from memoryd.sona.profiles import PROFILES, profile
@@ -63,6 +64,15 @@ def _published(node: Node) -> Learners:
         f"{NAME} {VERSION}": partial(Published, node=node),
         f"{NAME} {VERSION}, rate {_HIGH_RATE:g}": partial(Published, node=node, rate=_HIGH_RATE),
     }
+
+
+def _do(whole: Whole, asked: Sequence[Job], histories: Sequence[Path], progress: Progress) -> None:
+    if asked:
+        for job in progress.track(asked, description="learning"):
+            whole.do(job)
+    for given in (Replayed.of(path) for path in histories):
+        for _ in progress.track(whole.replay(given), total=len(given.runs), description=given.name):
+            pass
 
 
 @click.command(help="Measure what runs teach recall, on conversations in the format of LoCoMo and on runs of agents.")
@@ -112,11 +122,7 @@ def main(
                 notes.append(f"{NAME} was not measured: {why}")
         whole = Whole(conversations, encoder, learners, profile(name), draws)
         progress = stack.enter_context(Progress(console=console))
-        for job in progress.track(jobs(parts, len(conversations), seeds) if files else (), description="learning"):
-            whole.do(job)
-        for given in (Replayed.of(path) for path in histories):
-            for _ in progress.track(whole.replay(given), total=len(given.runs), description=given.name):
-                pass
+        _do(whole, jobs(parts, len(conversations), seeds) if conversations else (), histories, progress)
     if node is not None:
         notes.append(node.told())
     notes.append(f"profile {name}; " + "; ".join(f"{what} {value}" for what, value in about.items()))
