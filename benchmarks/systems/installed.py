@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,21 @@ def node_peer(name: str, say: Say) -> Runner:
         say("installing the packages of tests/interop")
         _install([npm, "install", "--no-save", "--prefix", str(_INTEROP), "--no-audit", "--no-fund", "--silent"])
     return Runner([node, str(Path(__file__).with_name(f"{name}.mjs"))], {"NODE_PATH": str(modules)})
+
+
+def node_with(package: str, script: Path, say: Say) -> Runner:
+    """Return how to run a script in node that needs a package, named with its version. Raises NotMeasured."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        raise NotMeasured("needs node and npm on the path")
+    home = Path(tempfile.gettempdir()) / "memoryd-benchmark-peers" / re.sub(r"\W+", "-", package).strip("-")
+    modules, stamp = home / "node_modules", home / ".installed"
+    if not stamp.exists():
+        say(f"installing {package} for the first time")
+        home.mkdir(parents=True, exist_ok=True)
+        _install([npm, "install", "--no-save", "--prefix", str(home), "--no-audit", "--no-fund", "--silent", package])
+        stamp.touch()
+    return Runner([node, str(script)], {"NODE_PATH": str(modules)})
 
 
 def run(runner: Runner, arguments: Sequence[str], within_s: float) -> str:

@@ -1,0 +1,1 @@
+"""What runs teach recall: `python -m benchmarks.learning FILES`, beside no learning and beside the published engine."""
