@@ -38,7 +38,8 @@ _KINDS: Final = {kind: code for code, kind in enumerate(MemoryKind)}
 _SOURCES: Final = {source: code for code, source in enumerate(MemorySource)}
 
 _COLUMNS: Final = np.dtype(
-    [("time_us", np.int64), ("session", np.int32), ("kind", np.uint8), ("source", np.uint8)], align=True
+    [("key", np.uint64, (2,)), ("time_us", np.int64), ("session", np.int32), ("kind", np.uint8), ("source", np.uint8)],
+    align=True,
 )
 
 # What CPython 3.11 spends on a row besides vector, columns and text: the id as str (75), the bytes object around the
@@ -116,14 +117,14 @@ class Table:
             lowest, highest = max(first, start), min(behind, end)
             if lowest < highest:
                 found.append(part.keys[lowest - start : highest - start])
-        in_memory = self._ids[max(0, first - self.mapped) : max(0, behind - self.mapped)]
-        return folded(np.concatenate([*found, keys_of(in_memory)]))
+        in_memory = self._columns["key"][max(0, first - self.mapped) : max(0, min(behind, self.rows) - self.mapped)]
+        return folded(np.concatenate([*found, in_memory]))
 
     def keys_at(self, rows: Rows) -> NDArray[np.uint64]:
         """Return the ids of the records in these rows, int64 [m] ascending, as numbers, see `folded`."""
         sealed, in_memory = self._split(rows)
         found = [part.keys[slots] for part, slots in sealed]
-        return folded(np.concatenate([*found, keys_of([self._ids[row] for row in in_memory])]))
+        return folded(np.concatenate([*found, self._columns["key"][in_memory]]))
 
     def sessions(self, rows: Rows) -> NDArray[np.int64]:
         """Return a number for the session of each of these rows, int64 [m] ascending: 0 where there is none."""
@@ -179,6 +180,7 @@ class Table:
         """Fill the columns of rows whose vectors stand in place already, then let readers see them."""
         first, behind = self.rows, self.rows + len(records)
         columns = self._columns[first - self.mapped : behind - self.mapped]
+        columns["key"] = keys_of(one.id for one in decoded)
         columns["time_us"] = [microseconds(one.timestamp) for one in decoded]
         columns["session"] = [self._sessions.setdefault(one.session_id, len(self._sessions)) for one in decoded]
         columns["kind"] = [_KINDS[one.kind] for one in decoded]
