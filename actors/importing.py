@@ -48,11 +48,11 @@ def checked_vectors(message: Import, model: ModelInfo) -> Vectors:
                 got=len(record.windows),
             )
         size = width(model.dim)
-        if len(record.signs) % size or len(record.signs) > MOST * size:
+        if len(record.signs) % size or len(record.signs) > MAX_WINDOWS * MOST * size:
             raise InvalidMessage(
                 "not the signs of word pieces",
                 field=f"records[{row}].signs",
-                hint=f"give {size} bytes for each of at most {MOST}, or none",
+                hint=f"give {size} bytes for each of at most {MAX_WINDOWS * MOST}, or none",
                 got=len(record.signs),
             )
         if not np.isfinite(vectors[row]).all():

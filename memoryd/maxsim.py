@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from memoryd.protocol.interfaces import Vectors
 
-MOST: Final = 24  # of one text, so that a long one takes no more room than this; its pieces then stand together in runs
+MOST: Final = (
+    24  # of one window of a text, so that it takes no more room than this; its pieces then stand together in runs
+)
 _NUMBERS: Final = 192  # of a vector whose signs are kept, about; evenly spread
 _WORD: Final = 8  # bytes that are compared at once
 
@@ -28,7 +30,10 @@ def width(dim: int) -> int:
 
 
 def packed(pieces: Vectors) -> bytes:
-    """Return the signs of the vectors of the pieces of one text, float32 [n, dim], as uint8 [m, width(dim)], m <= MOST."""
+    """Return the signs of the vectors of the pieces of one window, float32 [n, dim], as uint8 [m, width(dim)], m <= MOST.
+
+    Those of the windows of a long text stand one behind the other.
+    """
     kept = pieces[:, :: _step(pieces.shape[1])]
     if len(kept) > MOST:
         kept = np.add.reduceat(kept, np.arange(MOST) * len(kept) // MOST)  # a sum has the signs of the mean

@@ -62,7 +62,9 @@ class HashingEmbedder:
         return packed(np.stack([self._vector(part) for part in parts])) if len(parts) > 1 else b""
 
     def _signs(self, words: Sequence[str]) -> bytes:
-        return maxsim.packed(np.stack([self._piece(word) for word in words])) if words else b""
+        pieces = [self._piece(word) for word in words]
+        parts = [pieces[start : start + _WINDOW] for start in range(0, len(pieces), _WINDOW)]
+        return b"".join(maxsim.packed(np.stack(part)) for part in parts)
 
     def _piece(self, word: str) -> "NDArray[np.float32]":
         seed = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()

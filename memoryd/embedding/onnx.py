@@ -125,7 +125,7 @@ class OnnxEmbedder:
             tokens=np.array([some.total for some in pieces], np.int32),
             embedded_tokens=np.array([some.seen for some in pieces], np.int32),
             windows=[packed(vectors[some]) if some.stop - some.start > 1 else b"" for some in of_each],
-            signs=[maxsim.packed(np.concatenate(of_pieces[some])) for some in of_each],
+            signs=[b"".join(map(maxsim.packed, of_pieces[some])) for some in of_each],
         )
 
     def _runs(self, lengths: "NDArray[np.int32]") -> Iterator[list[int]]:

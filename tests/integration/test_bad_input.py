@@ -288,7 +288,7 @@ async def test_a_wrong_vector_in_an_import_is_named_and_nothing_of_the_import_is
         ("windows", b"x" * 383, "384"),
         ("windows", b"x" * 384 * 65, "384"),
         ("signs", b"x" * 23, "24"),
-        ("signs", b"x" * 24 * 25, "24"),
+        ("signs", b"x" * 24 * (64 * 24 + 1), "24"),
     ],
 )
 async def test_wrong_windows_or_signs_in_an_import_are_named_and_nothing_of_the_import_is_kept(
