@@ -75,10 +75,12 @@ class Adam:
         if slope.shape != self.value.shape:
             raise ValueError(f"a gradient of {slope.shape} for {self.value.shape}")
         self.steps += 1
-        self.first = self.first + np.float32(1 - _FIRST) * (slope - self.first)
-        self.second = self.second + np.float32(1 - _SECOND) * (slope * slope - self.second)
-        mean, spread = self.first / (1 - _FIRST**self.steps), self.second / (1 - _SECOND**self.steps)
-        self.value = (self.value - self._rate * mean / (np.sqrt(spread) + _TINY)).astype(np.float32)
+        self.first += np.float32(1 - _FIRST) * (slope - self.first)
+        self.second += np.float32(1 - _SECOND) * (slope * slope - self.second)
+        spread = np.sqrt(self.second * np.float32(1 / (1 - _SECOND**self.steps)))
+        spread += np.float32(_TINY)
+        rate = self._rate / np.float32(1 - _FIRST**self.steps)
+        self.value = self.value - rate * self.first / spread  # a new one: an adapter has the old one
 
 
 class Training:
