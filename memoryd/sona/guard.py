@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from memoryd.sona.profiles import Profile
 
 ENOUGH: Final = 64  # runs in which something helped: fewer tell too little
-LEAST: Final = -0.1  # nats
+LEAST: Final = 0.02  # nats
 _MOST: Final = 96
 _NEGATIVES: Final = 128  # memories that nobody asked for: enough to judge by
 _FOLDS: Final = 4

@@ -3,7 +3,7 @@
     version, embedder {name, sha256}, dim, profile, enabled, generation, refused, seen, since_refit, updated_us
     base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
-    replay[]          {id, vector, terms, rarity, shown, keys, base, credit, harmed, quality, coarse, ended_us}
+    replay[]          {id, vector, terms, rarity, asks_when, shown, keys, base, credit, harmed, quality, coarse, ended_us}
     checksum          SHA-256 of all the others, as they stand here
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
@@ -240,6 +240,7 @@ def _lesson(lesson: Lesson) -> Json:
         "vector": _array(lesson.intent.vector, "f2"),
         "terms": _array(lesson.intent.terms, "u8"),
         "rarity": _array(lesson.intent.rarity, "f2"),
+        "asks_when": lesson.intent.asks_when,
         "shown": list(lesson.shown),
         "keys": _array(lesson.keys, "u8"),
         "base": _array(lesson.base, "f2"),
@@ -262,9 +263,12 @@ def _read_lesson(given: Json, dim: int) -> Lesson:
         raise ValueError("not a lesson")
     if credit.min(initial=0) < 0 or credit.max(initial=0) > 1 or credit[len(shown) :].any():
         raise ValueError("credit that nobody can have")
+    asks_when = given.get("asks_when")  # which was not written at first
+    if not (asks_when is None or isinstance(asks_when, bool)):
+        raise TypeError("asks_when is neither true nor false")
     return Lesson(
         id=TrajectoryId(given["id"]),
-        intent=Intent(_floats(given["vector"], dim), terms, _floats(given["rarity"], len(terms))),
+        intent=Intent(_floats(given["vector"], dim), terms, _floats(given["rarity"], len(terms)), asks_when),
         shown=tuple(map(RecordId, shown)),
         keys=keys,
         base=_floats(given["base"], len(keys)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -86,6 +87,21 @@ def test_keys_that_are_not_known_are_kept(taught: Learner) -> None:
 
     assert beside == {"routes": {"a": [1, 2]}}
     assert json.loads(dump(again, MODEL, 1, beside))["routes"] == {"a": [1, 2]}
+
+
+def test_whether_a_question_asks_when_is_kept_and_was_not_known_before_it_was_written() -> None:
+    of, run = Learner(DIM, profile("balanced")), runs(1)[0]
+    of.learn(replace(run, intent=replace(run.intent, asks_when=True)), Held())
+    written = state(of)
+
+    again, _ = load(dump(of, MODEL, 1), MODEL)
+    del written["replay"][0]["asks_when"]
+    earlier, _ = load(signed(written), MODEL)
+
+    assert [each.snapshot().lessons[0].intent.asks_when for each in (again, earlier)] == [True, None]
+    written["replay"][0]["asks_when"] = "yes"
+    with pytest.raises(Damaged):
+        load(signed(written), MODEL)
 
 
 def test_every_shortening_and_every_changed_byte_is_noticed() -> None:
