@@ -36,7 +36,7 @@ _CONTAINED: Final = 0.8
 _CONTAINS: Final = 0.5
 _LACKING: Final = 1.5
 _DIFFERING: Final = 1.0
-_IN_VAIN: Final = 0.25
+IN_VAIN: Final = 0.25
 _LEAST: Final = -0.5
 _SAME_WORDS: Final = 0.99
 _SAME_VECTOR: Final = 0.95
@@ -156,9 +156,14 @@ class Bank:
         ).astype(np.float32)
         return matches
 
-    def near(self, intent: Intent, most: int = NEAREST, without: Container[TrajectoryId] = ()) -> list[Near]:
-        """Return the entries that match, those that do most first, as if the runs `without` had not been."""
-        matches = self.match(intent)
+    def near(
+        self, intent: Intent, most: int = NEAREST, without: Container[TrajectoryId] = (), bolder: float = 0.0
+    ) -> list[Near]:
+        """Return the entries that match, those that do most first, as if the runs `without` had not been.
+
+        So much `bolder`, each matches more.
+        """
+        matches = self.match(intent) + np.float32(bolder)
         matching = np.flatnonzero(matches > 0)
         found: list[Near] = []
         for place in matching[np.argsort(-matches[matching], kind="stable")].tolist():
@@ -226,12 +231,15 @@ class Bank:
         )
 
 
-def said(near: Iterable[Near]) -> dict[int, float]:
-    """Return what these entries say of the memories that they name, by key, in units of a score."""
+def said(near: Iterable[Near], in_vain: float = IN_VAIN) -> dict[int, float]:
+    """Return what these entries say of the memories that they name, by key, in units of a score.
+
+    What was shown `in_vain` counts that much of what helped.
+    """
     found: dict[int, float] = {}
     for each in near:
         for key, value in each.entry.values.items():
-            found[key] = found.get(key, 0.0) + value * each.match * (1 if value > 0 else _IN_VAIN)
+            found[key] = found.get(key, 0.0) + value * each.match * (1 if value > 0 else in_vain)
     return {key: WEIGHT * min(1.0, max(_LEAST, value)) for key, value in found.items()}
 
 

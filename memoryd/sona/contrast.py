@@ -38,7 +38,8 @@ class Task:
     """Lessons to be fitted: questions, float32 [n, dim], as they were embedded, and the vectors of the columns, float32 [m, dim].
 
     Of each question and column the base score, the credit, the logarithm of the weight, the cosine, and what z is but for the
-    cosine of the bent question, float32 [n, m].
+    cosine of the bent question, less its greatest of the question, float32 [n, m]. `helped` has the rows and the columns of
+    what has credit, int64 [p], of which there is little.
     """
 
     lessons: Sequence[Lesson]
@@ -50,6 +51,7 @@ class Task:
     weight: Floats
     cosines: Floats
     offset: Floats
+    helped: tuple[NDArray[np.int64], NDArray[np.int64]]
 
     def some(self, rows: NDArray[np.int64]) -> Task:
         """Return the task of some of its questions."""
@@ -62,6 +64,7 @@ class Task:
             weight=self.weight[rows],
             cosines=self.cosines[rows],
             offset=self.offset[rows],
+            helped=_helped(self.credit[rows]),
         )
 
 
@@ -82,7 +85,13 @@ def task(lessons: Sequence[Lesson], memories: Memories, besides: Keys) -> Task |
     questions = np.stack([lesson.intent.vector for lesson in found])
     cosines = questions @ vectors.T
     offset = np.asarray((base - LEARNED * cosines) / TEMPERATURE + weight, np.float32)
-    return Task(found, columns, questions, vectors, base, credit, weight, cosines, offset)
+    offset -= offset.max(axis=1, keepdims=True)
+    return Task(found, columns, questions, vectors, base, credit, weight, cosines, offset, _helped(credit))
+
+
+def _helped(credit: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows, columns = np.nonzero(credit)
+    return rows, columns
 
 
 def _numbers(lessons: Sequence[Lesson], columns: Keys) -> tuple[Floats, Floats, Floats]:
@@ -126,23 +135,26 @@ def slopes(
     seen = given.vectors @ adapter.b  # [m, rank]
     raw = questions + low @ adapter.b.T
     lengths = np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    bent = (low @ seen.T + cosines) / lengths  # cosines of the bent questions, [n, m]
-    z = np.float32(LEARNED / TEMPERATURE) * bent + given.offset
+    # What follows goes through [n, m] numbers as seldom as it can, and in place.
+    products = low @ seen.T  # raw . m
+    products += cosines
+    z = products * (np.float32(LEARNED / TEMPERATURE) / lengths)
+    z += given.offset
     if free is not None:
         z += free / np.float32(TEMPERATURE)
-    z -= z.max(axis=1, keepdims=True)
-    chances = np.exp(z, out=z)
-    wanted = np.maximum(np.einsum("nm,nm->n", chances, given.credit), np.finfo(np.float32).tiny)
-    all_there = np.einsum("nm->n", chances)
-    of_scores = given.credit * (-1 / wanted)[:, None]
-    of_scores += (1 / all_there)[:, None]
-    of_scores *= chances
-    of_scores *= np.float32(1 / (TEMPERATURE * len(questions)))
+    chances = np.exp(z, out=z)  # without their greatest: what is added to the offset is no more than some tens
+    rows, columns = given.helped
+    wanted = chances[rows, columns] * given.credit[rows, columns]
+    wanted /= np.maximum(np.bincount(rows, wanted, len(questions)), np.finfo(np.float32).tiny)[rows]
+    chances *= 1 / chances.sum(axis=1, keepdims=True)
+    chances[rows, columns] -= wanted
+    of_scores = chances  # but for 1 / TEMPERATURE n
     # bent . m = raw . m / |raw|, whose gradient is (m - (bent . m) raw / |raw|) / |raw| of raw = q + B A q.
-    along = np.einsum("nm,nm->n", of_scores, bent)[:, None] / lengths
+    along = np.einsum("nm,nm->n", of_scores, products)[:, None] / lengths**2
     of_low = (of_scores @ seen - along * (raw @ adapter.b)) / lengths
     scaled = low / lengths
     of_b = given.vectors.T @ (of_scores.T @ scaled) - raw.T @ (along * scaled)
-    of_a = np.float32(LEARNED) * (of_low.T @ questions)
-    of_b = np.float32(LEARNED) * of_b + np.float32(DECAY) * adapter.b
-    return of_a, of_b, of_scores.sum(axis=0)
+    each = np.float32(1 / (TEMPERATURE * len(questions)))
+    of_a = np.float32(LEARNED) * each * (of_low.T @ questions)
+    of_b = np.float32(LEARNED) * each * of_b + np.float32(DECAY) * adapter.b
+    return of_a, of_b, each * of_scores.sum(axis=0)

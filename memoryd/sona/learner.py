@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -300,9 +301,9 @@ class Learner:
 
     def _step(self, lesson: Lesson, memories: Memories, rng: np.random.Generator) -> None:
         recent = self._replay.last(_RECENT)
-        earlier = [each for each in recent if each.is_positive and not each.is_coarse and each.id != lesson.id]
-        beside = [earlier[place] for place in rng.permutation(len(earlier))[:_BESIDE]]
-        given = task([lesson, *beside], memories, memories.sample(_OTHERS, rng))
+        shuffled = (recent[place] for place in rng.permutation(len(recent)).tolist())
+        earlier = (each for each in shuffled if each.is_positive and not each.is_coarse and each.id != lesson.id)
+        given = task([lesson, *islice(earlier, _BESIDE)], memories, memories.sample(_OTHERS, rng))
         if given is None:
             return
         training = self._micro or self.micro_of(Adapter.fresh(self._dim, self.profile.micro_rank, rng))

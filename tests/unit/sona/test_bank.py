@@ -129,6 +129,16 @@ def test_no_more_than_three_entries_speak_and_together_no_louder_than_one() -> N
     assert len([key for key in found if key >= 20]) == 3
 
 
+def test_a_bolder_bank_lets_more_speak_and_what_was_in_vain_may_be_left_out() -> None:
+    bank, asked = Bank(DIM, [run(intent(ONE, 1, 2, 3), [7], [8])]), intent(ONE, 1, 2, 9)
+
+    usual, bolder = said(bank.near(asked)), said(bank.near(asked, bolder=0.5))
+
+    assert usual.get(7, 0.0) < bolder[7] < WEIGHT
+    assert bolder[8] < 0
+    assert said(bank.near(asked, bolder=0.5), in_vain=0.0)[8] == 0
+
+
 def test_a_run_can_be_left_out_and_the_others_of_its_question_speak() -> None:
     first, second = run(intent(ONE, 1, 2), [7]), run(intent(ONE, 1, 2), [8])
     bank = Bank(DIM, [first, second])
