@@ -72,7 +72,7 @@ def trained(
             of_a, of_b = of_a + pull_a, of_b + pull_b
         training.step(of_a, of_b)
         free.step(of_columns + _FREE_DECAY * free.value)
-    return training.adapter
+    return training.adapter.bounded()
 
 
 def _batches(given: Task, rng: np.random.Generator) -> list[Task]:

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, replace
 from itertools import islice
+from sys import intern
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
 from memoryd.protocol.errors import InvalidMessage
+from memoryd.protocol.ids import RecordId
 from memoryd.protocol.messages import LearningStatus
 from memoryd.sona.bank import Bank, said
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
@@ -29,7 +31,7 @@ from memoryd.sona.replay import Replay
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
-    from memoryd.protocol.ids import RecordId, TrajectoryId
+    from memoryd.protocol.ids import TrajectoryId
     from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Pattern, Scores, Vector
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
@@ -43,6 +45,7 @@ _OTHERS: Final = 32  # memories that nobody asked for, in an instant step
 _INSTANT_STEPS: Final = 2
 _INSTANT_RATE: Final = 0.003
 
+_MOST_OF_IT: Final = 0.8  # of the room for runs
 _GENERATIONS: Final = 5  # earlier ones that are kept
 _SEED: Final = 20260101
 
@@ -148,7 +151,7 @@ class Learner:
             generation=self.generation,
             refused=self.refused,
             earlier=len(self._earlier),
-            due_in=max(0, self.profile.refit_every - self._since_refit, ENOUGH - self._positive),
+            due_in=max(0, self._runs_to_go, ENOUGH - self._positive),
             outcome=self._last.outcome if self._last else "",
             gain=self._last.gain if self._last else None,
             base=0.0 if self._base is None else self._base.size,
@@ -172,8 +175,19 @@ class Learner:
 
     @property
     def is_due(self) -> bool:
-        """Whether so many runs came, or weights went, that the base adapter should be fitted anew, and the guard can judge it."""
-        return self._since_refit >= self.profile.refit_every and self._positive >= ENOUGH
+        """Whether so many runs came, or weights went, or so much of the room is taken, that the base adapter should be fitted anew.
+
+        And whether the guard can judge it.
+        """
+        return self._runs_to_go <= 0 and self._positive >= ENOUGH
+
+    @property
+    def _runs_to_go(self) -> int:
+        """In how many runs the next fit is due: once, before any had to go for others, when most of the room is taken."""
+        left = self.profile.refit_every - self._since_refit
+        taken = int(_MOST_OF_IT * self.profile.replay)
+        was_before = self._replay.seen - self._since_refit < taken
+        return min(left, taken - self._replay.seen) if was_before else left
 
     @property
     def has_learned(self) -> bool:
@@ -310,14 +324,16 @@ class Learner:
         for _ in range(_INSTANT_STEPS):
             of_a, of_b, _ = slopes(training.adapter, given, behind=self._base)
             training.step(of_a, of_b)
+        training.bound()  # it begins anew with a fit only, and there may long be none
         self._micro = training
 
 
 def _rounded(lesson: Lesson) -> Lesson:
-    """Return a lesson as it is read again from a state, in which numbers are float16."""
+    """Return a lesson as it is read again from a state, in which numbers are float16; ids that it shares with others are held once."""
     intent = lesson.intent
     return replace(
         lesson,
+        shown=tuple(RecordId(intern(record)) for record in lesson.shown),
         intent=replace(intent, vector=_half(intent.vector), rarity=_half(intent.rarity)),
         base=_half(lesson.base),
         credit=_half(lesson.credit),

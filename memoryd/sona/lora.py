@@ -8,7 +8,7 @@ step on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -23,6 +23,7 @@ _FIRST: Final = (
 )
 _SECOND: Final = 0.99
 _TINY: Final = 1e-8
+LARGEST: Final = 4.0  # of |B A|: no question is bent further
 
 
 def unit(rows: NDArray[np.floating[Any]]) -> Floats:
@@ -54,6 +55,11 @@ class Adapter:
         """Frobenius norm of B A: how far it may move a question."""
         # |BA|_F^2 = tr(A A^T B^T B), which is [rank, rank] only.
         return float(np.sqrt(max(0.0, float(np.trace(self.a @ self.a.T @ (self.b.T @ self.b))))))
+
+    def bounded(self) -> Self:
+        """Return it with a smaller B when it would bend too far."""
+        size = self.size
+        return self if size <= LARGEST else replace(self, b=self.b * np.float32(LARGEST / size))
 
     def bent(self, questions: Floats) -> Floats:
         """Return questions, float32 [dim] or [n, dim], bent, at unit length."""
@@ -98,3 +104,7 @@ class Training:
         """Go one step against the gradients of both factors. Raises ValueError when they are of another adapter."""
         self.a.step(of_a)
         self.b.step(of_b)
+
+    def bound(self) -> None:
+        """Let it bend no further than an adapter may."""
+        self.b.value = self.adapter.bounded().b

@@ -17,6 +17,7 @@ import base64
 import hashlib
 import math
 from collections import Counter
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -27,7 +28,7 @@ from memoryd.protocol.ids import RecordId, TrajectoryId
 from memoryd.protocol.learning import Intent, Lesson
 from memoryd.sona.ewc import Consolidated
 from memoryd.sona.learner import Learner, Snapshot
-from memoryd.sona.lora import Adam, Adapter, Training
+from memoryd.sona.lora import LARGEST, Adam, Adapter, Training
 from memoryd.sona.profiles import profile
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 VERSION: Final = 1
-_LARGEST: Final = 4.0  # of |B A|: no question is bent further
+_ROUNDING: Final = 1.001  # of the size of an adapter, which is bounded before it is rounded
 _DTYPES: Final = {"f2": "<f2", "f4": "<f4", "u8": "<u8"}
 _MOST: Final = 1 << 24  # numbers in one array
 
@@ -196,7 +197,7 @@ def _adapter(given: Json | None, dim: int, rank: int) -> Adapter | None:
 
 
 def _bounded(adapter: Adapter) -> Adapter:
-    if adapter.size > _LARGEST:
+    if adapter.size > LARGEST * _ROUNDING:
         raise ValueError("an adapter that bends too far")
     return adapter
 
@@ -269,7 +270,7 @@ def _read_lesson(given: Json, dim: int) -> Lesson:
     return Lesson(
         id=TrajectoryId(given["id"]),
         intent=Intent(_floats(given["vector"], dim), terms, _floats(given["rarity"], len(terms)), asks_when),
-        shown=tuple(map(RecordId, shown)),
+        shown=tuple(RecordId(intern(record)) for record in shown),
         keys=keys,
         base=_floats(given["base"], len(keys)),
         credit=credit,

@@ -71,6 +71,17 @@ def test_the_state_of_one_that_knows_nothing_comes_back_too() -> None:
     assert again.about(runs(1)[0].intent) is None
 
 
+def test_a_micro_adapter_that_was_never_relieved_by_a_fit_can_be_read_again(taught: Learner) -> None:
+    assert taught.snapshot().micro is not None
+    far = replace(taught.snapshot().micro.adapter, b=np.full((DIM, 2), 9, np.float32))
+    of = Learner(DIM, taught.profile, replace(taught.snapshot(), micro=Learner.micro_of(far)))
+
+    of.learn(runs(76)[75], Held())
+
+    again, _ = load(dump(of, MODEL, 1), MODEL)
+    assert again.status().micro == pytest.approx(4, rel=1e-3)
+
+
 def test_being_switched_off_is_kept(taught: Learner) -> None:
     off, _ = load(dump(taught, MODEL, 1), MODEL)
     off.is_enabled = False
