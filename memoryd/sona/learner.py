@@ -1,6 +1,6 @@
 """One user's learner: it turns finished runs into a better order of answers.
 
-    learned(m) = LEARNED (bent(q) - q) . m  +  value(m)  -  COMMON (n / (5 + n)),  n = how often m was shown
+    learned(m) = LEARNED (bent(q) - q) . m  +  value(m)  -  COMMON (n / (20 + n)),  n = how often m was shown
 
 The first is the work of the two adapters, see `lora`: the base one is fitted in the background, the micro one moves at once, behind
 it. The second is the bank's. The third holds back what is shown for everything; the bank brings it back where it helped. All is
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
-_COMMON: Final = TEMPERATURE
-_USUAL: Final = 5  # times that something is shown
+_COMMON: Final = 2 * TEMPERATURE
+_USUAL: Final = 20  # times that something is shown
 
 _BESIDE: Final = 7  # earlier lessons in an instant step
 _RECENT: Final = 200  # among which they are chosen

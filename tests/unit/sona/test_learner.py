@@ -183,7 +183,7 @@ def test_what_is_shown_for_everything_and_seldom_helps_is_held_back() -> None:
 
     assert found is not None
     common = found.parts(KEYS, np.zeros(COUNT, np.float32))["common"]
-    assert common[0] == pytest.approx(-20 / 25 / 22)
+    assert common[0] == pytest.approx(-2 * 20 / 40 / 22)
     assert common[0] < common[1] < common[50] == 0
 
 
