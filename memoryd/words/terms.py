@@ -144,7 +144,7 @@ def addressed(query: str, has_spoken: Callable[[str], bool]) -> str:
 
 def asks_when(query: str) -> bool | None:
     """Return whether a question asks for a time; None when what it asks for is not said before what it is about."""
-    words = iter(_WORD.findall(query[:_LONGEST_QUESTION].casefold()))
+    words = (found[0] for found in _WORD.finditer(query[:_LONGEST_QUESTION].casefold()))
     for word in words:
         if word in _QUESTION_WORDS:
             return word == "when" or (word in _OF_WHICH and next(words, "") in _TIMES)
