@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A question as it was embedded, float32 [dim], and its words: hashes, uint64 [t] ascending, and their rarity, float32 [t]."""
+    """A question as it was embedded, float32 [dim], and its words: hashes, uint64 [t] ascending, and their rarity, float32 [t].
+
+    `asks_when` says whether it asks for a time, None when it does not say what it asks for.
+    """
 
     vector: Vector
     terms: Keys
     rarity: Scores
+    asks_when: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """The ReasoningBank: which memories helped which questions.
 
-    match(q, k) = .3 cos(q, k) + .5 common / own(q) + .2 common / sqrt(own(q) own(k))
-    gate(k)     = clip((match - .65) / .25, 0, 1)
-    value(m)    = WEIGHT clip(sum over the NEAREST entries k of gate(k) v_k(m), -1/2, 1)
+    match(q, k) = 1 - .4 (1 - cos(q, k)) - .8 (1 - common / own(q)) - .5 (1 - common / own(k)) - 1.5 lacking - differing
+    value(m)    = WEIGHT clip(sum over the NEAREST entries k of clip(match, 0, 1) v_k(m), -1/2, 1)
 
-`common` is the sum of the squared rarities of the words that two questions share, `own` that of one's own. What was shown and did not
-help counts little, and only for nearly the same question. Of a run of which only the outcome is known, one memory is taken to have
-helped, which of them by its score and by what the run said later. docs/research/learning.md has what was tried.
+`common` is the sum of the squared rarities of the words that two questions share, `own` that of one's own; `lacking` is the share of the
+new question's words that the earlier one has not, however common they are, and `differing` 1 when only one of the two asks when. What
+was shown and did not help counts little. Of a run of which only the outcome is known, one memory is taken to have helped, which of them
+by its score and by what the run said later. docs/research/learning.md has what was tried.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", bound=np.generic)
 
-WEIGHT: Final = 10 * TEMPERATURE
+WEIGHT: Final = 9 * TEMPERATURE
 NEAREST: Final = 3
-_BY_COSINE: Final = 0.3
-_CONTAINED: Final = 0.5
-_ALIKE: Final = 0.2
-_SHUT: Final = 0.65
-_OPEN: Final = 0.9
-_SHUT_IN_VAIN: Final = 0.7
-_IN_VAIN: Final = 0.15
+_BY_COSINE: Final = 0.4
+_CONTAINED: Final = 0.8
+_CONTAINS: Final = 0.5
+_LACKING: Final = 1.5
+_DIFFERING: Final = 1.0
+IN_VAIN: Final = 0.25
 _LEAST: Final = -0.5
 _SAME_WORDS: Final = 0.99
 _SAME_VECTOR: Final = 0.95
 _ROOM: Final = 64
 _TINY: Final = 1e-9
+_UNKNOWN: Final = -1  # whether a question asks when
+_LOW: Final = np.uint64(0xFFF)  # bits of a term, by which most of those that a question has not are passed over
 
 # Of a run of which only the outcome is known: all that it says for, and what it says against each that was shown.
 _UNTOLD: Final = 0.5
@@ -73,11 +74,25 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """An entry that is like a question, how much it matches, and how far its gate is open."""
+    """An entry that is like a question, and how much it matches, from 0 to 1."""
 
     entry: Entry
     match: float
-    gate: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A question beside each entry, [places].
+
+    Its cosine, which share of what the words of the question say the entry has, which of its own the question has, which share of
+    the question's words it lacks, float32, and whether both are known to ask when or not, and only one does, bool.
+    """
+
+    cosines: Floats
+    contained: Floats
+    contains: Floats
+    lacking: Floats
+    is_differing: NDArray[np.bool_]
 
 
 class Bank:
@@ -86,9 +101,11 @@ class Bank:
     def __init__(self, dim: int, lessons: Iterable[Lesson] = ()) -> None:
         self._vectors = np.empty((_ROOM, dim), np.float32)
         self._own = np.empty(_ROOM, np.float32)
+        self._asks_when = np.empty(_ROOM, np.int8)
         self._entries: list[Entry] = []
         # The words of all entries, one behind the other, with the place of their entry.
         self._terms = np.empty(_ROOM, np.uint64)
+        self._low = np.empty(_ROOM, np.uint16)
         self._places = np.empty(_ROOM, np.int32)
         self._used = 0
         self._of: dict[TrajectoryId, int] = {}
@@ -127,31 +144,45 @@ class Bank:
             self._entries[place] = Entry.of(left)
 
     def match(self, intent: Intent) -> Floats:
-        """Return how much each place is like a question, float32 [places]."""
-        cosines, common, own, size = self._compared(intent)
-        matches: Floats = _BY_COSINE * cosines + _CONTAINED * common / size + _ALIKE * common / np.sqrt(own * size)
+        """Return how much each place is like a question, float32 [places]: 1 for the same question, 0 or less for another."""
+        found = self._compared(intent)
+        matches: Floats = (
+            1
+            - _BY_COSINE * (1 - found.cosines)
+            - _CONTAINED * (1 - found.contained)
+            - _CONTAINS * (1 - found.contains)
+            - _LACKING * found.lacking
+            - _DIFFERING * found.is_differing
+        ).astype(np.float32)
         return matches
 
-    def near(self, intent: Intent, most: int = NEAREST, without: Container[TrajectoryId] = ()) -> list[Near]:
-        """Return the entries whose gates are open, those that match most first, as if the runs `without` had not been."""
-        matches = self.match(intent)
+    def near(
+        self, intent: Intent, most: int = NEAREST, without: Container[TrajectoryId] = (), bolder: float = 0.0
+    ) -> list[Near]:
+        """Return the entries that match, those that do most first, as if the runs `without` had not been.
+
+        So much `bolder`, each matches more.
+        """
+        matches = self.match(intent) + np.float32(bolder)
+        matching = np.flatnonzero(matches > 0)
         found: list[Near] = []
-        for place in np.argsort(-matches, kind="stable").tolist():
-            gate = _gate(float(matches[place]), _SHUT)
-            if gate <= 0 or len(found) == most:
+        for place in matching[np.argsort(-matches[matching], kind="stable")].tolist():
+            if len(found) == most:
                 break
             entry = self._entries[place]
             if any(lesson.id in without for lesson in entry.lessons):
                 entry = Entry.of([lesson for lesson in entry.lessons if lesson.id not in without])
             if entry.lessons:
-                found.append(Near(entry, float(matches[place]), gate))
+                found.append(Near(entry, min(1.0, float(matches[place]))))
         return found
 
     def _same(self, intent: Intent) -> int | None:
         """Return the place of the same question, if it has come."""
-        cosines, common, own, size = self._compared(intent)
-        is_wordless = (own <= _TINY) & (size <= _TINY)
-        is_same = (cosines > _SAME_VECTOR) & (is_wordless | (common / np.sqrt(own * size) > _SAME_WORDS))
+        compared = self._compared(intent)
+        has_words = np.float32(intent.rarity @ intent.rarity) > _TINY
+        is_wordless = (self._own[: len(self._entries)] <= _TINY) & (not has_words)
+        has_its_words = compared.contained * compared.contains > _SAME_WORDS**2
+        is_same = (compared.cosines > _SAME_VECTOR) & (is_wordless | has_its_words) & ~compared.is_differing
         found = np.flatnonzero(is_same)
         return int(found[0]) if len(found) else None
 
@@ -160,38 +191,55 @@ class Bank:
         place, count = len(self._entries), len(intent.terms)
         if place == len(self._own):
             self._vectors, self._own = _grown(self._vectors), _grown(self._own)
+            self._asks_when = _grown(self._asks_when)
         while self._used + count > len(self._terms):
-            self._terms, self._places = _grown(self._terms), _grown(self._places)
+            self._terms, self._low, self._places = _grown(self._terms), _grown(self._low), _grown(self._places)
         self._vectors[place] = intent.vector
+        self._asks_when[place] = _UNKNOWN if intent.asks_when is None else intent.asks_when
         self._own[place] = max(float(intent.rarity @ intent.rarity), _TINY)
         self._terms[self._used : self._used + count] = intent.terms
+        self._low[self._used : self._used + count] = intent.terms & _LOW
         self._places[self._used : self._used + count] = place
         self._used += count
         return place
 
-    def _compared(self, intent: Intent) -> tuple[Floats, Floats, Floats, float]:
-        """Return of each entry its cosine, what it has in common, and its own words; and how much words the question has."""
-        count, used = len(self._entries), self._used
+    def _compared(self, intent: Intent) -> _Compared:
+        count = len(self._entries)
         cosines: Floats = self._vectors[:count] @ intent.vector
-        common = np.zeros(count, np.float32)
-        if len(intent.terms) and used:
-            places = np.searchsorted(intent.terms, self._terms[:used])
+        common, shared = np.zeros(count, np.float32), np.zeros(count, np.float32)
+        if len(intent.terms) and self._used:
+            is_likely = np.zeros(int(_LOW) + 1, bool)
+            is_likely[intent.terms & _LOW] = True
+            likely = np.flatnonzero(is_likely[self._low[: self._used]])
+            places = np.searchsorted(intent.terms, self._terms[likely])
             places[places == len(intent.terms)] = 0
-            shared = np.flatnonzero(intent.terms[places] == self._terms[:used])
-            weights = intent.rarity[places[shared]] ** 2
-            of_entries = self._places[shared]
-            is_there = of_entries < count  # not of an entry that is being added
-            common += np.bincount(of_entries[is_there], weights[is_there], count).astype(np.float32)
-        return cosines, common, self._own[:count], max(float(intent.rarity @ intent.rarity), _TINY)
+            of_entries = self._places[likely]
+            # What an entry has that is being added is not looked at.
+            is_there = (intent.terms[places] == self._terms[likely]) & (of_entries < count)
+            of_entries, weights = of_entries[is_there], intent.rarity[places[is_there]] ** 2
+            common += np.bincount(of_entries, weights, count).astype(np.float32)
+            shared += np.bincount(of_entries, minlength=count)
+        own = max(float(intent.rarity @ intent.rarity), _TINY)
+        asks_when = self._asks_when[:count]
+        is_known = (asks_when != _UNKNOWN) & (intent.asks_when is not None)
+        return _Compared(
+            cosines=cosines,
+            contained=np.minimum(1, common / own),
+            contains=np.minimum(1, common / self._own[:count]),
+            lacking=np.float32(1) - shared / np.float32(max(1, len(intent.terms))),
+            is_differing=is_known & (asks_when != bool(intent.asks_when)),
+        )
 
 
-def said(near: Iterable[Near]) -> dict[int, float]:
-    """Return what these entries say of the memories that they name, by key, in units of a score."""
+def said(near: Iterable[Near], in_vain: float = IN_VAIN) -> dict[int, float]:
+    """Return what these entries say of the memories that they name, by key, in units of a score.
+
+    What was shown `in_vain` counts that much of what helped.
+    """
     found: dict[int, float] = {}
     for each in near:
-        in_vain = _IN_VAIN * _gate(each.match, _SHUT_IN_VAIN)
         for key, value in each.entry.values.items():
-            found[key] = found.get(key, 0.0) + value * (each.gate if value > 0 else in_vain)
+            found[key] = found.get(key, 0.0) + value * each.match * (1 if value > 0 else in_vain)
     return {key: WEIGHT * min(1.0, max(_LEAST, value)) for key, value in found.items()}
 
 
@@ -207,10 +255,6 @@ def _values(lesson: Lesson) -> list[float]:
     much = _UNTOLD if credit.min() == credit.max() else _TOLD
     shares: list[float] = (much * likely / likely.sum()).tolist()
     return shares
-
-
-def _gate(match: float, shut: float) -> float:
-    return min(1.0, max(0.0, (match - shut) / (_OPEN - shut)))
 
 
 def _grown(array: NDArray[Number]) -> NDArray[Number]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
-BATCH: Final = 64  # lessons of a step
+BATCH: Final = 64  # lessons of a step, at most
 _MOST: Final = 6 * BATCH  # lessons of a fit
 _FREE_RATE: Final = 0.03
 _FREE_DECAY: Final = 0.001
@@ -60,19 +60,27 @@ def trained(
     held: Consolidated | None = None,
     much: float = 0.0,
 ) -> Adapter:
-    """Return an adapter after so many steps of size `rate`, each on a batch of the task; what was `held` pulls so `much`."""
+    """Return an adapter after so many steps of size `rate`, each on a batch of the task in turn; what was `held` pulls so `much`."""
     training = Training(start, rate)
     free = Adam(np.zeros(len(given.vectors), np.float32), _FREE_RATE)
-    count = len(given.questions)
-    for _ in range(steps):
-        some = given if count <= BATCH else given.some(rng.permutation(count)[:BATCH])
+    batches = _batches(given, rng)
+    for step in range(steps):
+        some = batches[step % len(batches)]
         of_a, of_b, of_columns = slopes(training.adapter, some, free=free.value)
         if held is not None:
             pull_a, pull_b = held.pull(training.adapter, much)
             of_a, of_b = of_a + pull_a, of_b + pull_b
         training.step(of_a, of_b)
         free.step(of_columns + _FREE_DECAY * free.value)
-    return training.adapter
+    return training.adapter.bounded()
+
+
+def _batches(given: Task, rng: np.random.Generator) -> list[Task]:
+    """Return a task in equal parts of no more than a batch; they are made once, since to make one takes as long as a step."""
+    count = len(given.questions)
+    if count <= BATCH:
+        return [given]
+    return [given.some(rows) for rows in np.array_split(rng.permutation(count), -(-count // BATCH))]
 
 
 def important(

@@ -1,6 +1,6 @@
 """One user's learner: it turns finished runs into a better order of answers.
 
-    learned(m) = LEARNED (bent(q) - q) . m  +  value(m)  -  COMMON (n / (5 + n)),  n = how often m was shown
+    learned(m) = LEARNED (bent(q) - q) . m  +  value(m)  -  COMMON (n / (20 + n)),  n = how often m was shown
 
 The first is the work of the two adapters, see `lora`: the base one is fitted in the background, the micro one moves at once, behind
 it. The second is the bank's. The third holds back what is shown for everything; the bank brings it back where it helped. All is
@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, replace
+from itertools import islice
+from sys import intern
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from memoryd.protocol.errors import InvalidMessage, NotFound
+from memoryd.protocol.ids import RecordId
 from memoryd.protocol.messages import LearningStatus
 from memoryd.sona.bank import Bank, said
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
@@ -29,13 +32,13 @@ from memoryd.sona.replay import Replay
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-    from memoryd.protocol.ids import RecordId, TrajectoryId
+    from memoryd.protocol.ids import TrajectoryId
     from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Outcome, Pattern, Scores, Vector
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
-_COMMON: Final = TEMPERATURE
-_USUAL: Final = 5  # times that something is shown
+_COMMON: Final = 2 * TEMPERATURE
+_USUAL: Final = 20  # times that something is shown
 
 _BESIDE: Final = 7  # earlier lessons in an instant step
 _RECENT: Final = 200  # among which they are chosen
@@ -43,6 +46,7 @@ _OTHERS: Final = 32  # memories that nobody asked for, in an instant step
 _INSTANT_STEPS: Final = 2
 _INSTANT_RATE: Final = 0.003
 
+_MOST_OF_IT: Final = 0.8  # of the room for runs
 _GENERATIONS: Final = 5  # earlier ones that are kept
 _SEED: Final = 20260101
 
@@ -154,7 +158,7 @@ class Learner:
             accepted=self.accepted,
             refused=self.refused,
             earlier=len(self._earlier),
-            due_in=max(0, self.profile.refit_every - self._since_refit, ENOUGH - self._positive),
+            due_in=max(0, self._runs_to_go, ENOUGH - self._positive),
             outcome=self.last.outcome if self.last else "",
             gain=self.last.gain if self.last else None,
             base=0.0 if self._base is None else self._base.size,
@@ -195,8 +199,19 @@ class Learner:
 
     @property
     def is_due(self) -> bool:
-        """Whether so many runs came, or weights went, that the base adapter should be fitted anew, and the guard can judge it."""
-        return self._since_refit >= self.profile.refit_every and self._positive >= ENOUGH
+        """Whether so many runs came, or weights went, or so much of the room is taken, that the base adapter should be fitted anew.
+
+        And whether the guard can judge it.
+        """
+        return self._runs_to_go <= 0 and self._positive >= ENOUGH
+
+    @property
+    def _runs_to_go(self) -> int:
+        """In how many runs the next fit is due: once, before any had to go for others, when most of the room is taken."""
+        left = self.profile.refit_every - self._since_refit
+        taken = int(_MOST_OF_IT * self.profile.replay)
+        was_before = self._replay.seen - self._since_refit < taken
+        return min(left, taken - self._replay.seen) if was_before else left
 
     @property
     def has_learned(self) -> bool:
@@ -330,23 +345,25 @@ class Learner:
 
     def _step(self, lesson: Lesson, memories: Memories, rng: np.random.Generator) -> None:
         recent = self._replay.last(_RECENT)
-        earlier = [each for each in recent if each.is_positive and not each.is_coarse and each.id != lesson.id]
-        beside = [earlier[place] for place in rng.permutation(len(earlier))[:_BESIDE]]
-        given = task([lesson, *beside], memories, memories.sample(_OTHERS, rng))
+        shuffled = (recent[place] for place in rng.permutation(len(recent)).tolist())
+        earlier = (each for each in shuffled if each.is_positive and not each.is_coarse and each.id != lesson.id)
+        given = task([lesson, *islice(earlier, _BESIDE)], memories, memories.sample(_OTHERS, rng))
         if given is None:
             return
         training = self._micro or self.micro_of(Adapter.fresh(self._dim, self.profile.micro_rank, rng))
         for _ in range(_INSTANT_STEPS):
             of_a, of_b, _ = slopes(training.adapter, given, behind=self._base)
             training.step(of_a, of_b)
+        training.bound()  # it begins anew with a fit only, and there may long be none
         self._micro = training
 
 
 def _rounded(lesson: Lesson) -> Lesson:
-    """Return a lesson as it is read again from a state, in which numbers are float16."""
+    """Return a lesson as it is read again from a state, in which numbers are float16; ids that it shares with others are held once."""
     intent = lesson.intent
     return replace(
         lesson,
+        shown=tuple(RecordId(intern(record)) for record in lesson.shown),
         intent=replace(intent, vector=_half(intent.vector), rarity=_half(intent.rarity)),
         base=_half(lesson.base),
         credit=_half(lesson.credit),

@@ -8,7 +8,7 @@ step on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -23,6 +23,7 @@ _FIRST: Final = (
 )
 _SECOND: Final = 0.99
 _TINY: Final = 1e-8
+LARGEST: Final = 4.0  # of |B A|: no question is bent further
 
 
 def unit(rows: NDArray[np.floating[Any]]) -> Floats:
@@ -55,6 +56,11 @@ class Adapter:
         # |BA|_F^2 = tr(A A^T B^T B), which is [rank, rank] only.
         return float(np.sqrt(max(0.0, float(np.trace(self.a @ self.a.T @ (self.b.T @ self.b))))))
 
+    def bounded(self) -> Self:
+        """Return it with a smaller B when it would bend too far."""
+        size = self.size
+        return self if size <= LARGEST else replace(self, b=self.b * np.float32(LARGEST / size))
+
     def bent(self, questions: Floats) -> Floats:
         """Return questions, float32 [dim] or [n, dim], bent, at unit length."""
         return unit(questions + (questions @ self.a.T) @ self.b.T)
@@ -75,10 +81,12 @@ class Adam:
         if slope.shape != self.value.shape:
             raise ValueError(f"a gradient of {slope.shape} for {self.value.shape}")
         self.steps += 1
-        self.first = self.first + np.float32(1 - _FIRST) * (slope - self.first)
-        self.second = self.second + np.float32(1 - _SECOND) * (slope * slope - self.second)
-        mean, spread = self.first / (1 - _FIRST**self.steps), self.second / (1 - _SECOND**self.steps)
-        self.value = (self.value - self._rate * mean / (np.sqrt(spread) + _TINY)).astype(np.float32)
+        self.first += np.float32(1 - _FIRST) * (slope - self.first)
+        self.second += np.float32(1 - _SECOND) * (slope * slope - self.second)
+        spread = np.sqrt(self.second * np.float32(1 / (1 - _SECOND**self.steps)))
+        spread += np.float32(_TINY)
+        rate = self._rate / np.float32(1 - _FIRST**self.steps)
+        self.value = self.value - rate * self.first / spread  # a new one: an adapter has the old one
 
 
 class Training:
@@ -96,3 +104,7 @@ class Training:
         """Go one step against the gradients of both factors. Raises ValueError when they are of another adapter."""
         self.a.step(of_a)
         self.b.step(of_b)
+
+    def bound(self) -> None:
+        """Let it bend no further than an adapter may."""
+        self.b.value = self.adapter.bounded().b

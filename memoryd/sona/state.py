@@ -4,7 +4,7 @@
     since_refit, updated_us
     base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
-    replay[]          {id, vector, terms, rarity, shown, keys, base, credit, harmed, quality, coarse, ended_us}
+    replay[]          {id, vector, terms, rarity, asks_when, shown, keys, base, credit, harmed, quality, coarse, ended_us}
     checksum          SHA-256 of all the others, as they stand here
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
@@ -19,6 +19,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import msgspec
@@ -29,7 +30,7 @@ from memoryd.protocol.ids import RecordId, TrajectoryId
 from memoryd.protocol.learning import Intent, Lesson, Outcome
 from memoryd.sona.ewc import Consolidated
 from memoryd.sona.learner import Cycle, Learner, Snapshot
-from memoryd.sona.lora import Adam, Adapter, Training
+from memoryd.sona.lora import LARGEST, Adam, Adapter, Training
 from memoryd.sona.profiles import profile
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 VERSION: Final = 1
-_LARGEST: Final = 4.0  # of |B A|: no question is bent further
+_ROUNDING: Final = 1.001  # of the size of an adapter, which is bounded before it is rounded
 _DTYPES: Final = {"f2": "<f2", "f4": "<f4", "u8": "<u8"}
 _MOST: Final = 1 << 24  # numbers in one array
 _LATEST: Final = 253_402_300_799_999_999  # microseconds up to the end of the year 9999; nothing is counted further
@@ -242,7 +243,7 @@ def _adapter(given: Json | None, dim: int, rank: int) -> Adapter | None:
 
 
 def _bounded(adapter: Adapter) -> Adapter:
-    if adapter.size > _LARGEST:
+    if adapter.size > LARGEST * _ROUNDING:
         raise ValueError("an adapter that bends too far")
     return adapter
 
@@ -288,6 +289,7 @@ def _lesson(lesson: Lesson) -> Json:
         "vector": _array(lesson.intent.vector, "f2"),
         "terms": _array(lesson.intent.terms, "u8"),
         "rarity": _array(lesson.intent.rarity, "f2"),
+        "asks_when": lesson.intent.asks_when,
         "shown": list(lesson.shown),
         "keys": _array(lesson.keys, "u8"),
         "base": _array(lesson.base, "f2"),
@@ -310,10 +312,13 @@ def _read_lesson(given: Json, dim: int) -> Lesson:
         raise ValueError("not a lesson")
     if credit.min(initial=0) < 0 or credit.max(initial=0) > 1 or credit[len(shown) :].any():
         raise ValueError("credit that nobody can have")
+    asks_when = given.get("asks_when")  # which was not written at first
+    if not (asks_when is None or isinstance(asks_when, bool)):
+        raise TypeError("asks_when is neither true nor false")
     return Lesson(
         id=TrajectoryId(given["id"]),
-        intent=Intent(_floats(given["vector"], dim), terms, _floats(given["rarity"], len(terms))),
-        shown=tuple(map(RecordId, shown)),
+        intent=Intent(_floats(given["vector"], dim), terms, _floats(given["rarity"], len(terms)), asks_when),
+        shown=tuple(RecordId(intern(record)) for record in shown),
         keys=keys,
         base=_floats(given["base"], len(keys)),
         credit=credit,

@@ -24,7 +24,7 @@ from memoryd.words.learned import rows_for, summands
 from memoryd.words.lexicon import Lexicon
 from memoryd.words.matching import match, nothing
 from memoryd.words.neighbours import neighbours
-from memoryd.words.terms import ASKING, addressed, hashed
+from memoryd.words.terms import ASKING, addressed, asks_when, hashed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,6 +80,7 @@ class Question:
     is_filtered: bool
     preferred: NDArray[np.bool_] | None
     lacking: int
+    asks_when: bool | None
 
     @property
     def matched(self) -> Sequence[Matched]:
@@ -95,7 +96,7 @@ class Question:
         terms = {hashed(term): rarity for term, rarity in rarity_of.items() if term not in ASKING}
         order = sorted(terms)
         rarity = np.fromiter((terms[term] for term in order), np.float32, len(order))
-        return Intent(vector, np.array(order, np.uint64), rarity)
+        return Intent(vector, np.array(order, np.uint64), rarity, self.asks_when)
 
     def rank(self, meaning: Meaning | None, *, k: int, explain: bool = False, learned: Learned | None = None) -> Hits:
         nearest = self._nearest(meaning, k)
@@ -276,7 +277,7 @@ class WordsIndex:
         lacking = int(np.count_nonzero(alive & ~joined.has_document))
         by_words = ByWords(match, joined, beside, mask, then)
         is_filtered = where != ANY or without is not None
-        return Question(view, self._decode, match, by_words, mask, is_filtered, then, lacking)
+        return Question(view, self._decode, match, by_words, mask, is_filtered, then, lacking, asks_when(query))
 
     def _looked_up(
         self, view: IndexView, query: str, alive: NDArray[np.bool_], most: int

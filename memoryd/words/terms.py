@@ -32,6 +32,11 @@ STOP_WORDS: Final = frozenset(_STOP_WORDS.split())
 # Terms that ask rather than say what is asked for; they are looked up, but do not tell questions apart.
 ASKING: Final = frozenset(["please", "remember", "recall", "remind", "tell", "know"])
 
+# What a question begins with that says what it asks for; each of the second asks for a time when one of the third follows.
+_QUESTION_WORDS: Final = frozenset(["when", "where", "who", "whom", "whose", "why", "how", "what", "which"])
+_OF_WHICH: Final = frozenset(["what", "which"])
+_TIMES: Final = frozenset(["time", "date", "day", "month", "year"])
+
 # A longer one is a hash, a path or encoded data: nobody asks for it, and each would stand in the index for good.
 LONGEST_TERM: Final = 40
 
@@ -135,6 +140,17 @@ def addressed(query: str, has_spoken: Callable[[str], bool]) -> str:
     if len(query) > _LONGEST_QUESTION:
         return query
     return _REPEATED.sub(_ADDRESS, _MENTIONED.sub(replaced, query))
+
+
+def asks_when(query: str) -> bool | None:
+    """Return whether a question asks for a time; None when what it asks for is not said before what it is about."""
+    words = (found[0] for found in _WORD.finditer(query[:_LONGEST_QUESTION].casefold()))
+    for word in words:
+        if word in _QUESTION_WORDS:
+            return word == "when" or (word in _OF_WHICH and next(words, "") in _TIMES)
+        if word not in STOP_WORDS and word not in ASKING:
+            return None
+    return None
 
 
 def spoken_by(name: str) -> list[str]:

@@ -84,7 +84,7 @@ async def test_what_helped_comes_first_when_the_question_comes_again(tmp_path: P
         (best, *_) = (await house.memory.recall(QUERY, user=USER, top_k=3, explain=True)).memories
         assert best.sona_score > best.score + 0.3
         assert best.explanation is not None
-        assert best.explanation.parts["sona_bank"] == pytest.approx(10 / 22, abs=0.02)
+        assert best.explanation.parts["sona_bank"] == pytest.approx(9 / 22, abs=0.02)
         why = await house.memory.why(ids[HELPFUL], QUERY, user=USER)
         assert why.place == 1
 

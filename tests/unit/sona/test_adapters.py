@@ -10,7 +10,7 @@ import pytest
 from memoryd.sona.contrast import slopes, task
 from memoryd.sona.ewc import Consolidated, consolidated, strength
 from memoryd.sona.fitting import fitted, important
-from memoryd.sona.lora import Adam, Adapter, Training
+from memoryd.sona.lora import LARGEST, Adam, Adapter, Training
 from memoryd.sona.profiles import profile
 from tests.helpers.lessons import DIM, Held, intent, lesson
 from tests.helpers.memories import units
@@ -193,3 +193,12 @@ def test_the_size_of_an_adapter_is_the_norm_of_its_product() -> None:
     adapter = moved(Adapter.fresh(DIM, 4, rng()))
 
     assert adapter.size == pytest.approx(float(np.linalg.norm(adapter.b @ adapter.a)), rel=1e-4)
+
+
+def test_an_adapter_bends_no_further_than_its_bound() -> None:
+    small = moved(Adapter.fresh(DIM, 2, rng()))
+    far = replace(small, b=100 * small.b)
+
+    assert small.bounded() is small
+    assert far.size > LARGEST
+    assert far.bounded().size == pytest.approx(LARGEST, rel=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -24,13 +25,23 @@ def of(bank: Bank, *words: int, vector: np.ndarray = ONE) -> dict[int, float]:
     return said(bank.near(intent(vector, *words)))
 
 
+def weighed(vector: np.ndarray, rarities: dict[int, float]) -> Intent:
+    """A question of these words and their rarities."""
+    words = sorted(rarities)
+    return Intent(vector, np.array(words, np.uint64), np.array([rarities[word] for word in words], np.float32))
+
+
+def of_intent(bank: Bank, asked: Intent) -> float:
+    return said(bank.near(asked)).get(7, 0.0)
+
+
 def test_what_helped_a_question_is_worth_the_whole_weight_when_it_comes_again() -> None:
     bank = Bank(DIM, [run(intent(ONE, 1, 2), [7], [8])])
 
     found = of(bank, 1, 2)
 
     assert found[7] == pytest.approx(WEIGHT)
-    assert -0.1 * WEIGHT > found[8] > -0.2 * WEIGHT
+    assert -0.2 * WEIGHT > found[8] > -0.3 * WEIGHT
 
 
 def test_another_question_gets_nothing() -> None:
@@ -44,6 +55,43 @@ def test_a_question_in_other_words_but_of_the_same_meaning_is_let_through_in_par
     found = of(Bank(DIM, [run(intent(ONE, 1, 2, 3), [7])]), 1, 2, 9)
 
     assert 0 < found[7] < WEIGHT
+
+
+def test_each_word_that_an_earlier_question_lacks_counts_however_common_it_is() -> None:
+    bank = Bank(DIM, [run(weighed(ONE, {1: 4.0, 2: 4.0}), [7])])
+
+    worth = [of_intent(bank, weighed(ONE, {1: 4.0, 2: 4.0, **more})) for more in ({}, {3: 0.1}, {3: 0.1, 4: 0.1})]
+
+    assert worth[0] == pytest.approx(WEIGHT)
+    assert worth[0] - 0.3 * WEIGHT > worth[1] > worth[2]
+
+
+def test_words_that_are_left_out_count_less_than_words_that_are_others() -> None:
+    bank = Bank(DIM, [run(intent(ONE, 1, 2, 3, 4), [7])])
+
+    shorter, other = of(bank, 1, 2, 3)[7], of(bank, 1, 2, 3, 9)[7]
+
+    assert WEIGHT > shorter > other + 0.3 * WEIGHT
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "is_open"),
+    [(True, True, True), (False, False, True), (True, None, True), (None, False, True), (True, False, False)],
+)
+def test_what_was_asked_of_a_time_says_nothing_to_who_asks_for_something_else(
+    *, earlier: bool | None, now: bool | None, is_open: bool
+) -> None:
+    asked = intent(ONE, 1, 2)
+    bank = Bank(DIM, [run(replace(asked, asks_when=earlier), [7])])
+
+    assert bool(bank.near(replace(asked, asks_when=now))) == is_open
+
+
+def test_the_same_words_that_ask_when_and_where_are_two_questions() -> None:
+    asked = [intent(ONE, 1, 2), intent(ONE, 1, 2)]
+    bank = Bank(DIM, [run(replace(each, asks_when=when), [7]) for each, when in zip(asked, (True, False), strict=True)])
+
+    assert len(bank) == 2
 
 
 def test_the_same_question_joins_its_entry_and_what_helped_once_stays() -> None:
@@ -79,6 +127,16 @@ def test_no_more_than_three_entries_speak_and_together_no_louder_than_one() -> N
     assert len(near) == 3
     assert found[7] == pytest.approx(WEIGHT)
     assert len([key for key in found if key >= 20]) == 3
+
+
+def test_a_bolder_bank_lets_more_speak_and_what_was_in_vain_may_be_left_out() -> None:
+    bank, asked = Bank(DIM, [run(intent(ONE, 1, 2, 3), [7], [8])]), intent(ONE, 1, 2, 9)
+
+    usual, bolder = said(bank.near(asked)), said(bank.near(asked, bolder=0.5))
+
+    assert usual.get(7, 0.0) < bolder[7] < WEIGHT
+    assert bolder[8] < 0
+    assert said(bank.near(asked, bolder=0.5), in_vain=0.0)[8] == 0
 
 
 def test_a_run_can_be_left_out_and_the_others_of_its_question_speak() -> None:

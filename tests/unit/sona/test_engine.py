@@ -78,6 +78,21 @@ def test_runs_of_several_sittings_add_up_to_a_refit(tmp_path: Path) -> None:
     assert later.status().due_in == 30
 
 
+def test_a_refit_is_due_once_when_most_of_the_room_is_taken(tmp_path: Path) -> None:
+    of = engine(tmp_path)
+    of.choose(enabled=None, profile="edge")  # room for 200, a refit after every 50
+    fitted_at = []
+    for number, run in enumerate(runs(230), 1):
+        of.learn(run, Held())
+        if of.is_due:
+            of.refit(Held())
+            fitted_at.append(number)
+        elif number == 157:
+            assert of.status().due_in == 3
+
+    assert fitted_at == [64, 114, 160, 210]
+
+
 def test_what_was_forgotten_makes_a_refit_due_over_a_restart(tmp_path: Path) -> None:
     of = taught(tmp_path, 70)
     assert of.refit(Held()).outcome == "accepted"

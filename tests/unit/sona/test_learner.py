@@ -9,6 +9,7 @@ import pytest
 
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.learning import Intent, Lesson
+from memoryd.sona.bank import WEIGHT
 from memoryd.sona.learner import Learner
 from memoryd.sona.profiles import PROFILES, profile
 from tests.helpers.lessons import COUNT, DIM, Held, intent, lesson, record
@@ -150,7 +151,7 @@ def test_of_a_run_of_which_only_the_outcome_is_known_little_is_believed() -> Non
 
     assert found is not None
     assert found.bent is None
-    assert bank[1] == bank[2] == bank[3] == pytest.approx(0.5 / 3 * 10 / 22)
+    assert bank[1] == bank[2] == bank[3] == pytest.approx(0.5 / 3 * WEIGHT)
 
 
 def test_what_such_a_run_said_later_tells_which_of_them_helped() -> None:
@@ -159,7 +160,7 @@ def test_what_such_a_run_said_later_tells_which_of_them_helped() -> None:
 
     bank = bank_of(of, asked)
 
-    assert bank[1] > 0.9 * 10 / 22
+    assert bank[1] > 0.9 * WEIGHT
     assert bank[2] == bank[3] < 0.02
 
 
@@ -182,7 +183,7 @@ def test_what_is_shown_for_everything_and_seldom_helps_is_held_back() -> None:
 
     assert found is not None
     common = found.parts(KEYS, np.zeros(COUNT, np.float32))["common"]
-    assert common[0] == pytest.approx(-20 / 25 / 22)
+    assert common[0] == pytest.approx(-2 * 20 / 40 / 22)
     assert common[0] < common[1] < common[50] == 0
 
 

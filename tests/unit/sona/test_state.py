@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -70,6 +71,17 @@ def test_the_state_of_one_that_knows_nothing_comes_back_too() -> None:
     assert again.about(runs(1)[0].intent) is None
 
 
+def test_a_micro_adapter_that_was_never_relieved_by_a_fit_can_be_read_again(taught: Learner) -> None:
+    assert taught.snapshot().micro is not None
+    far = replace(taught.snapshot().micro.adapter, b=np.full((DIM, 2), 9, np.float32))
+    of = Learner(DIM, taught.profile, replace(taught.snapshot(), micro=Learner.micro_of(far)))
+
+    of.learn(runs(76)[75], Held())
+
+    again, _ = load(dump(of, MODEL, 1), MODEL)
+    assert again.status().micro == pytest.approx(4, rel=1e-3)
+
+
 def test_being_switched_off_is_kept(taught: Learner) -> None:
     off, _ = load(dump(taught, MODEL, 1), MODEL)
     off.is_enabled = False
@@ -86,6 +98,21 @@ def test_keys_that_are_not_known_are_kept(taught: Learner) -> None:
 
     assert beside == {"routes": {"a": [1, 2]}}
     assert json.loads(dump(again, MODEL, 1, beside))["routes"] == {"a": [1, 2]}
+
+
+def test_whether_a_question_asks_when_is_kept_and_was_not_known_before_it_was_written() -> None:
+    of, run = Learner(DIM, profile("balanced")), runs(1)[0]
+    of.learn(replace(run, intent=replace(run.intent, asks_when=True)), Held())
+    written = state(of)
+
+    again, _ = load(dump(of, MODEL, 1), MODEL)
+    del written["replay"][0]["asks_when"]
+    earlier, _ = load(signed(written), MODEL)
+
+    assert [each.snapshot().lessons[0].intent.asks_when for each in (again, earlier)] == [True, None]
+    written["replay"][0]["asks_when"] = "yes"
+    with pytest.raises(Damaged):
+        load(signed(written), MODEL)
 
 
 def test_every_shortening_and_every_changed_byte_is_noticed() -> None:

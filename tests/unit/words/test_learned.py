@@ -186,3 +186,11 @@ def test_the_vectors_of_what_lives_are_found_by_key(user: User) -> None:
     assert len(set(chosen.tolist())) == 50
     assert set(chosen.tolist()) <= set(keys.tolist())
     assert len(memories.sample(10_000, np.random.default_rng(1))) == len(keys) == 203
+
+
+def test_learning_is_told_whether_a_query_asks_when(user: User) -> None:
+    view = user.memory.index.view()
+
+    asked = [user.memory.words.match(view, text, ANY, ALL).intent(VECTOR) for text in ("When was it?", "What was it?")]
+
+    assert [each.asks_when for each in asked] == [True, False]

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from memoryd.protocol.ids import RecordId
 from memoryd.protocol.records import MemoryKind, MemoryRecord, MemorySource
-from memoryd.words.terms import LONGEST_TERM, MOST_TERMS, STOP_WORDS, addressed, document_of, spoken_by, terms_of
+from memoryd.words.terms import (
+    LONGEST_TERM,
+    MOST_TERMS,
+    STOP_WORDS,
+    addressed,
+    asks_when,
+    document_of,
+    spoken_by,
+    terms_of,
+)
 
 RECORD = MemoryRecord(
     id=RecordId("01KJMMFJ90B0AS8CA1C55HQA09"),
@@ -92,3 +101,22 @@ def test_a_question_about_a_speaker_is_put_to_the_speaker(query: str, asked: str
     speakers = {term for name in ("Ann", "Mary Lou", "user") for term in spoken_by(name)}
 
     assert addressed(query, speakers.__contains__) == asked
+
+
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ("When did Ann move?", True),
+        ("Can you please tell me when Ann moved?", True),
+        ("At what time did Ann move?", True),
+        ("In which year did Ann move?", True),
+        ("What did Ann do when she moved?", False),
+        ("How long did Ann stay?", False),
+        ("Which house did Ann move to?", False),
+        ("Ann moved when?", None),  # what comes behind the matter may be a clause of it
+        ("error when the daemon starts", None),
+        ("", None),
+    ],
+)
+def test_a_question_says_at_its_beginning_whether_it_asks_for_a_time(query: str, *, answer: bool | None) -> None:
+    assert asks_when(query) is answer
