@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float32]  # [dim], unit length
     Scores = NDArray[np.float32]  # [m]
     Keys = NDArray[np.uint64]  # [m], ids of records as numbers, see `keys.folded`
+
+UNTOLD: Final = 1 / 6  # credit of each memory that was shown to a run that went well and tells no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class Lesson:
 
     The first of `keys` [m] are those of the memories shown; the others were the next candidates. `base` is the score of each
     without anything learned, `credit`, from 0 to 1, how much each helped; `harmed`, bool [m], marks what did harm. It `is_coarse`
-    when nobody said which of them helped: then the credit of those shown is how likely that is, beside their scores, if the run
-    went well, and 0 if it did not.
+    when nobody said which of them helped: then the credit of those shown is UNTOLD, and up to 1 where the run's later texts go back
+    to one of them, if it went well, and 0 if it did not.
     """
 
     id: TrajectoryId

@@ -5,8 +5,13 @@
     value(m)    = WEIGHT clip(sum over the NEAREST entries k of gate(k) v_k(m), -1/2, 1)
 
 `common` is the sum of the squared rarities of the words that two questions share, `own` that of one's own. What was shown and did not
-help counts little, and only for nearly the same question. Of a run of which only the outcome is known, one memory is taken to have
-helped, which of them by its score and by what the run said later. docs/research/learning.md has what was tried.
+help counts little, and only for nearly the same question. A run of which only the outcome is known says of each memory that was shown
+
+    guess(m) = (score(m) - the mean of those shown) / (2 WEIGHT) + credit(m), or - 1/3 and at most 0 if it failed
+
+and such runs are set against each other: their mean over the entries, with gates that open sooner, is added as far as no run that
+names what helped speaks. What came later than a run was not shown to it, so what was shown is hardly lifted by the outcome alone.
+docs/research/learning.md has what was tried.
 """
 
 from __future__ import annotations
@@ -39,36 +44,44 @@ _OPEN: Final = 0.9
 _SHUT_IN_VAIN: Final = 0.7
 _IN_VAIN: Final = 0.15
 _LEAST: Final = -0.5
+_SHUT_TO_GUESSES: Final = 0.5
+_BY_SCORE: Final = 0.5  # of a score under which something was shown
+_FAILED: Final = -1 / 3
 _SAME_WORDS: Final = 0.99
 _SAME_VECTOR: Final = 0.95
 _ROOM: Final = 64
 _TINY: Final = 1e-9
 
-# Of a run of which only the outcome is known: all that it says for, and what it says against each that was shown.
-_UNTOLD: Final = 0.5
-_TOLD: Final = 1.0  # the run said later what it used
-_FAILED: Final = -0.1
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A question that came: its runs, what they say of memories, from -1 to 1 by key, and which memories helped."""
+    """A question that came: its runs, what they say of memories, from -1 to 1 by key, and which memories helped.
+
+    `guesses` is the sum of what the runs say of which only the outcome is known, and `guessed` how many these are.
+    """
 
     lessons: tuple[Lesson, ...]
     values: Mapping[int, float]
     helped: tuple[RecordId, ...]
+    guesses: Mapping[int, float]
+    guessed: int
 
     @classmethod
     def of(cls, lessons: Sequence[Lesson]) -> Self:
-        """Join the runs of one question: what helped once is worth that, whatever came of it at other times."""
+        """Join the runs of one question: what is named once is worth that, whatever came of it at other times."""
         values: dict[int, float] = {}
+        guesses: dict[int, float] = {}
         helped: dict[RecordId, None] = {}
         for lesson in lessons:
-            of_each = _values(lesson)
-            for key, value in zip(lesson.keys.tolist(), of_each, strict=False):
-                values[key] = max(value, values.get(key, -1.0))
-            helped.update({record: None for record, value in zip(lesson.shown, of_each, strict=True) if value > 0})
-        return cls(tuple(lessons), values, tuple(helped))
+            credit = lesson.credit[: len(lesson.shown)].tolist()
+            helped.update({record: None for record, much in zip(lesson.shown, credit, strict=True) if much > 0})
+            if lesson.is_coarse:
+                for key, value in zip(lesson.keys.tolist(), _guessed(lesson), strict=False):
+                    guesses[key] = guesses.get(key, 0.0) + value
+            else:
+                for key, much in zip(lesson.keys.tolist(), credit, strict=False):
+                    values[key] = max(much or -1.0, values.get(key, -1.0))
+        return cls(tuple(lessons), values, tuple(helped), guesses, sum(lesson.is_coarse for lesson in lessons))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +150,14 @@ class Bank:
         matches = self.match(intent)
         found: list[Near] = []
         for place in np.argsort(-matches, kind="stable").tolist():
-            gate = _gate(float(matches[place]), _SHUT)
-            if gate <= 0 or len(found) == most:
+            match = float(matches[place])
+            if match <= _SHUT_TO_GUESSES or len(found) == most:
                 break
-            entry = self._entries[place]
+            entry, gate = self._entries[place], _gate(match, _SHUT)
             if any(lesson.id in without for lesson in entry.lessons):
                 entry = Entry.of([lesson for lesson in entry.lessons if lesson.id not in without])
-            if entry.lessons:
-                found.append(Near(entry, float(matches[place]), gate))
+            if entry.guessed or (entry.lessons and gate > 0):
+                found.append(Near(entry, match, gate))
         return found
 
     def _same(self, intent: Intent) -> int | None:
@@ -185,28 +198,44 @@ class Bank:
         return cosines, common, self._own[:count], max(float(intent.rarity @ intent.rarity), _TINY)
 
 
-def said(near: Iterable[Near]) -> dict[int, float]:
+def said(near: Sequence[Near]) -> dict[int, float]:
     """Return what these entries say of the memories that they name, by key, in units of a score."""
     found: dict[int, float] = {}
     for each in near:
         in_vain = _IN_VAIN * _gate(each.match, _SHUT_IN_VAIN)
         for key, value in each.entry.values.items():
             found[key] = found.get(key, 0.0) + value * (each.gate if value > 0 else in_vain)
-    return {key: WEIGHT * min(1.0, max(_LEAST, value)) for key, value in found.items()}
+    found = {key: _clipped(value) for key, value in found.items()}
+    known = max((each.gate for each in near if each.entry.values), default=0.0)
+    for key, value in _guesses(near).items():
+        found[key] = found.get(key, 0.0) + (1 - known) * value
+    return {key: WEIGHT * value for key, value in found.items()}
 
 
-def _values(lesson: Lesson) -> list[float]:
-    """Return what a run says of each memory that was shown."""
+def _guesses(near: Iterable[Near]) -> dict[int, float]:
+    """Return the mean of what is guessed of each memory; it is nothing of one that a run was not shown."""
+    sums: dict[int, float] = {}
+    runs = 0.0
+    for each in near:
+        gate = _gate(each.match, _SHUT_TO_GUESSES)
+        runs += gate * each.entry.guessed
+        for key, value in each.entry.guesses.items():
+            sums[key] = sums.get(key, 0.0) + gate * value
+    return {key: _clipped(value / max(1.0, runs)) for key, value in sums.items()}
+
+
+def _guessed(lesson: Lesson) -> list[float]:
+    """Return what a run of which only the outcome is known says of each memory that was shown."""
     count = len(lesson.shown)
     credit, base = lesson.credit[:count], lesson.base[:count]
-    if not lesson.is_coarse:
-        return [each or -1.0 for each in credit.tolist()]
-    if not credit.any():
-        return [_FAILED] * count
-    likely = credit * np.exp((base - base.max()) / TEMPERATURE)
-    much = _UNTOLD if credit.min() == credit.max() else _TOLD
-    shares: list[float] = (much * likely / likely.sum()).tolist()
-    return shares
+    by_score = _BY_SCORE / WEIGHT * (base - base.mean())
+    values = by_score + credit if credit.any() else np.minimum(by_score + _FAILED, 0)
+    guessed: list[float] = values.tolist()
+    return guessed
+
+
+def _clipped(value: float) -> float:
+    return min(1.0, max(_LEAST, value))
 
 
 def _gate(match: float, shut: float) -> float:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from memoryd.protocol.events import JsonObject
     from memoryd.protocol.interfaces import Hit, Vectors
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -49,6 +50,7 @@ class Memory:
         speaker: str = "",
         vectors: Vectors | None = None,
         windows: bytes = b"",
+        metadata: JsonObject | None = None,
     ) -> None:
         made = [
             MemoryRecord(
@@ -58,7 +60,7 @@ class Memory:
                 source=MemorySource.USER_INPUT,
                 timestamp=NOON + timedelta(minutes=len(self.records) + place),
                 session_id=session,
-                metadata={"speaker": speaker} if speaker else {},
+                metadata=metadata or ({"speaker": speaker} if speaker else {}),
                 windows=windows,
             )
             for place, text in enumerate(texts)
