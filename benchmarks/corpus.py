@@ -102,7 +102,7 @@ def corpus(logs: Sequence[Path], size: int, queries: int) -> Corpus:
         made += islice(_windows(made), size - len(made))
     made = made[:size]
     embedder = OnnxEmbedder.open(MODEL, threads=1)
-    vectors = _vectors(embedder, [draft.text for draft in made])
+    vectors = vectors_of(embedder, [draft.text for draft in made])
     records = [
         msgspec.structs.replace(record, embedding=vectors[row].astype("<f4").tobytes())
         for row, record in enumerate(remembered(made))
@@ -133,7 +133,7 @@ def _windows(made: Sequence[Draft]) -> Iterator[Draft]:
             yield msgspec.structs.replace(made[place], text=text)
 
 
-def _vectors(embedder: OnnxEmbedder, texts: Sequence[str]) -> Vectors:
+def vectors_of(embedder: OnnxEmbedder, texts: Sequence[str]) -> Vectors:
     """Return the vectors of the texts, float32 [n, dim], from an earlier run if there was one."""
     name = blake2b("\0".join([embedder.model.sha256, *texts]).encode(errors="replace"), digest_size=16).hexdigest()
     path = _CACHE / f"{name}.npy"

@@ -45,7 +45,7 @@ _SHUT_IN_VAIN: Final = 0.7
 _IN_VAIN: Final = 0.15
 _LEAST: Final = -0.5
 _SHUT_TO_GUESSES: Final = 0.5
-_BY_SCORE: Final = 0.5  # of a score under which something was shown
+_BY_SCORE: Final = 0.5 / WEIGHT  # of how much better than the others the memory was found then
 _FAILED: Final = -1 / 3
 _SAME_WORDS: Final = 0.99
 _SAME_VECTOR: Final = 0.95
@@ -228,7 +228,7 @@ def _guessed(lesson: Lesson) -> list[float]:
     """Return what a run of which only the outcome is known says of each memory that was shown."""
     count = len(lesson.shown)
     credit, base = lesson.credit[:count], lesson.base[:count]
-    by_score = _BY_SCORE / WEIGHT * (base - base.mean())
+    by_score = np.float32(_BY_SCORE) * (base - base.mean())
     values = by_score + credit if credit.any() else np.minimum(by_score + _FAILED, 0)
     guessed: list[float] = values.tolist()
     return guessed

@@ -45,16 +45,17 @@ def later_texts(run: Trajectory, view: IndexView, decode: Callable[[bytes], Memo
     if run.run_id and run.ended is not None and run.ended >= run.started:
         rows = np.flatnonzero(view.passing(MemoryFilter(since=run.started, until=run.ended + _MOMENT)))
         records = [decode(record) for record in view.records(rows[-_MOST_MEMORIES:]) if record]
-        texts += [each.text for each in records if _is_of(each, run)]
+        texts += [each.text for each in records if is_of(each, run)]
     return texts
 
 
 def is_echo(record: MemoryRecord, run: Trajectory) -> bool:
     """Whether a memory is one of a run's own, or says nothing that the question of the run does not say."""
-    return _is_of(record, run) or set(terms_of(record.text)).issubset(terms_of(run.query))
+    return is_of(record, run) or set(terms_of(record.text)).issubset(terms_of(run.query))
 
 
-def _is_of(record: MemoryRecord, run: Trajectory) -> bool:
+def is_of(record: MemoryRecord, run: Trajectory) -> bool:
+    """Whether a memory is one of a run's own."""
     metadata = record.metadata
     return metadata.get("trajectory_id") == run.id or bool(run.run_id and metadata.get("run_id") == run.run_id)
 

@@ -16,7 +16,7 @@ from memoryd.protocol.records import ANY, Explanation
 from memoryd.relevance import BY_BOTH, BY_WORDS, relevance
 from memoryd.windows import nearest_cosine
 from memoryd.words.alignment import Alignment, Joined
-from memoryd.words.credit import is_echo, later_texts, terms_to_look_up, told
+from memoryd.words.credit import is_echo, is_of, later_texts, terms_to_look_up, told
 from memoryd.words.events import told_in
 from memoryd.words.folding import Answer, distinct
 from memoryd.words.fusion import BY_VECTORS, OF_TIME, ByWords
@@ -120,20 +120,23 @@ class Question:
         return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(self.mask[row]), nearest.path)
 
     def candidates_for(self, vector: Vectors, shown: Sequence[RecordId]) -> tuple[Sequence[RecordId], Keys, Vectors]:
-        given, found, chosen = self._chosen(vector, shown)
+        given, found, chosen = self.chosen(vector, shown)
         return given, self.view.keys_at(found.rows)[chosen], found.scores[chosen]
 
     def credit(self, vector: Vectors, shown: Sequence[RecordId], run: Trajectory, said: Sequence[Matched]) -> Vectors:
-        given, found, chosen = self._chosen(vector, shown)
-        rows, others = found.rows[chosen[: len(given)]], found.rows[chosen[len(given) :]]
-        records = dict(self._records(found.rows, chosen[: len(given)], max(1, len(given))))
-        known = [records[place] for place in chosen[: len(given)].tolist()]
-        is_new = np.array([bool(each) and not is_echo(self.decode(each), run) for each in known], bool)
-        credit = np.zeros(len(rows), np.float32)
-        credit[is_new] = UNTOLD + (1 - UNTOLD) * told(said, self.matched, rows[is_new], others)
-        return credit
+        given, found, chosen = self.chosen(vector, shown)
+        records = self._records(found.rows, chosen, len(chosen)) if len(chosen) else ()
+        known = {place: self.decode(record) for place, record in records if record}
+        creditable = [
+            place for place in chosen[: len(given)].tolist() if place in known and not is_echo(known[place], run)
+        ]
+        others = [place for place in chosen[len(given) :].tolist() if place in known and not is_of(known[place], run)]
+        credit = np.zeros(len(found.rows), np.float32)
+        shares = told(said, self.matched, found.rows[creditable], found.rows[others])
+        credit[creditable] = UNTOLD + (1 - UNTOLD) * shares
+        return credit[chosen[: len(given)]]
 
-    def _chosen(
+    def chosen(
         self, vector: Vectors, shown: Sequence[RecordId]
     ) -> tuple[Sequence[RecordId], Candidates, NDArray[np.int64]]:
         """Return those of the memories `shown` that live, the candidates, and the places among them of these and of the next ones."""

@@ -110,6 +110,16 @@ def test_the_runs_own_memories_are_its_texts_and_are_not_credited(shown: Memory)
     assert found[HARBOUR] == pytest.approx(UNTOLD)
 
 
+def test_a_run_with_many_memories_of_its_own_is_not_measured_by_them(shown: Memory) -> None:
+    shown.said(
+        *("the queue was mended by so many a mutex" for _ in range(20)),
+        metadata={"run_id": "r1"},
+        session="r1",
+    )
+
+    assert credit(shown, run_id="r1")[LEASE] > 2 * UNTOLD
+
+
 def test_what_is_gone_gets_no_credit(shown: Memory) -> None:
     shown.forget(LEASE)
     ids = [record.id for record in shown.records if record.text in SHOWN]
