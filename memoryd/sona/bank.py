@@ -205,11 +205,10 @@ def said(near: Sequence[Near]) -> dict[int, float]:
         in_vain = _IN_VAIN * _gate(each.match, _SHUT_IN_VAIN)
         for key, value in each.entry.values.items():
             found[key] = found.get(key, 0.0) + value * (each.gate if value > 0 else in_vain)
-    found = {key: _clipped(value) for key, value in found.items()}
     known = max((each.gate for each in near if each.entry.values), default=0.0)
     for key, value in _guesses(near).items():
         found[key] = found.get(key, 0.0) + (1 - known) * value
-    return {key: WEIGHT * value for key, value in found.items()}
+    return {key: WEIGHT * _clipped(value) for key, value in found.items()}
 
 
 def _guesses(near: Iterable[Near]) -> dict[int, float]:

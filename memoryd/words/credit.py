@@ -34,8 +34,7 @@ MOST_TERMS: Final = 512  # of them that are looked up
 _ENOUGH: Final = 5.0  # nats: one word that one memory in 150 holds
 _BY_CHANCE: Final = 0.8
 
-
-_MOST_MEMORIES: Final = 512  # that are read to find those of a run, the last ones
+_MOST_MEMORIES: Final = 512  # from its time that are read to find those of a run, the last ones
 _MOMENT: Final = timedelta(microseconds=1)
 
 
