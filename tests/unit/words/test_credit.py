@@ -86,7 +86,8 @@ def test_what_the_texts_share_with_what_was_never_shown_is_by_chance(shown: Memo
     report = "the harbour, the harbour"
     assert credit(shown, report)[HARBOUR] > UNTOLD
 
-    shown.said(*(f"the queue at harbour {number} was mended then" for number in range(20)))
+    shown.said(*(f"nothing of interest there {number}" for number in range(100)))
+    shown.said(*(f"the queue at harbour {number} was mended then" for number in range(40)))
 
     assert credit(shown, report)[HARBOUR] == pytest.approx(UNTOLD)
 
