@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from memoryd.actors.learning import lesson_of, teaches, when_known
+from memoryd.actors.learning import lesson_of, names, teaches, when_known
 from memoryd.actors.recalling import wordless
 from memoryd.actors.timing import timing
 from memoryd.evaluation import DEPTH, interval, ndcg, verdict
@@ -109,7 +109,8 @@ class Evaluating:
             without, with_it = (self._answers(words, meaning, each) for each in (None, learned))
             pair = ndcg(without, helped, harmful), ndcg(with_it, helped, harmful)
             replay.found[generation - 1].append(pair)
-        lesson = lesson_of(run, words, meaning, self._engine.threshold)
+        said = () if names(run) else self._wording.said(replay.view, run)
+        lesson = lesson_of(run, words, meaning, self._engine.threshold, said)
         if lesson is not None:
             replay.learner.learn(lesson, replay.memories)
         if replay.learner.is_due:

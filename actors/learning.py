@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memoryd.actors.trajectories import Trajectories
     from memoryd.actors.wording import Wording
     from memoryd.protocol.ids import TrajectoryId, UserId
-    from memoryd.protocol.interfaces import IndexView, Meaning, Vectors, Words
+    from memoryd.protocol.interfaces import IndexView, Matched, Meaning, Vectors, Words
     from memoryd.protocol.learning import Cycle, Learned, LearningEngine, Pattern
     from memoryd.protocol.records import Trajectory
 
@@ -44,7 +44,6 @@ SAVE_AFTER_S: Final = 5.0
 RETRY_AFTER_S: Final = 30.0
 QUIET_S: Final = 2.0  # without a message, before weights are fitted anew
 MOST_WAITS: Final = 30  # for that; then they are fitted beside what is asked, on a thread of low priority
-COARSE: Final = 5  # of the memories shown, when nobody says which of them helped
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +285,9 @@ class Learning:
 
     def _learn(self, run: Trajectory, meaning: Meaning) -> None:
         view = self._view()
-        lesson = lesson_of(run, self._wording.match(view, run.query, ANY, None), meaning, self._engine.threshold)
+        words = self._wording.match(view, run.query, ANY, None)
+        said = () if names(run) else self._wording.said(view, run)
+        lesson = lesson_of(run, words, meaning, self._engine.threshold, said)
         if lesson is not None:
             self._engine.learn(lesson, view.memories())
             metrics.LEARNED.inc()
@@ -297,21 +298,27 @@ class Learning:
             self._ctx.after(seconds, LearningDue())
 
 
-def lesson_of(run: Trajectory, words: Words, meaning: Meaning, threshold: float) -> Lesson | None:
-    """Return what a run says whose words were looked up, and whose question has this meaning; None when nothing shown lives.
+def lesson_of(
+    run: Trajectory, words: Words, meaning: Meaning, threshold: float, said: Sequence[Matched] = ()
+) -> Lesson | None:
+    """Return what a run says whose words were looked up, and whose question has this meaning; None when it says nothing.
 
-    A run of less quality than the threshold says of nothing that it helped. When nobody says what helped, it was among the first few.
+    A run of less quality than the threshold says of nothing that it helped. When nobody says what helped, it is told by what the run
+    `said` later.
     """
     shown, keys, base = words.candidates_for(meaning, list(dict.fromkeys(run.shown)))
     if not shown:
         return None
     helped, harmed = frozenset(run.helped), frozenset(run.harmful)
-    is_coarse = not (helped or harmed)
+    is_coarse = not names(run)
     credit, is_harmful = np.zeros(len(keys), np.float32), np.zeros(len(keys), bool)
     if run.quality is not None and run.quality >= threshold:
-        credit[: len(shown)] = [record in helped for record in shown]
         if is_coarse:
-            credit[: min(COARSE, len(shown))] = 1
+            credit[: len(shown)] = words.credit(meaning, shown, run, said)
+            if not credit.any():
+                return None
+        else:
+            credit[: len(shown)] = [record in helped for record in shown]
     is_harmful[: len(shown)] = [record in harmed for record in shown]
     return Lesson(
         id=run.id,
@@ -354,8 +361,13 @@ def _lesson_info(run: Trajectory, *, is_learned: bool) -> m.LessonInfo:
         harmful=len(run.harmful),
         quality=run.quality,
         is_learned=is_learned,
-        is_coarse=not (run.helped or run.harmful),
+        is_coarse=not names(run),
     )
+
+
+def names(run: Trajectory) -> bool:
+    """Whether somebody said which memories helped or harmed."""
+    return bool(run.helped or run.harmful)
 
 
 def _is_judged_so(known: Lesson, run: Trajectory, threshold: float) -> bool:
@@ -365,7 +377,7 @@ def _is_judged_so(known: Lesson, run: Trajectory, threshold: float) -> bool:
     harmed = {
         record for record, is_harmful in zip(known.shown, known.harmed[:count].tolist(), strict=True) if is_harmful
     }
-    is_coarse = not (run.helped or run.harmful)
+    is_coarse = not names(run)
     went_well = run.quality is not None and run.quality >= threshold
     helped = set(known.shown).intersection(run.helped) if went_well else set()
     return (

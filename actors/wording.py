@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from memoryd.actors.context import Context
     from memoryd.actors.pools import Pools
     from memoryd.protocol.ids import RecordId, UserId
-    from memoryd.protocol.interfaces import IndexView, Numbers, Words, WordsIndex
-    from memoryd.protocol.records import MemoryFilter
+    from memoryd.protocol.interfaces import IndexView, Matched, Numbers, Words, WordsIndex
+    from memoryd.protocol.records import MemoryFilter, Trajectory
 
 log = structlog.get_logger("memoryd.memory")
 
@@ -66,6 +66,10 @@ class Wording:
     def event(self, view: IndexView, query: str, name: str) -> tuple[RecordId, datetime] | None:
         """Return the memory of an event that the query names, and its moment; None without one. As `match` otherwise."""
         return self._words.event(view, query, name, WAITED_FOR)
+
+    def said(self, view: IndexView, run: Trajectory) -> Sequence[Matched]:
+        """Look up what a run said later. As `match` otherwise."""
+        return self._words.said(view, run)
 
     async def heed(self, found: Words | StorageFault) -> None:
         """Take in soon what the index lacked for an answer, or see to its fault."""

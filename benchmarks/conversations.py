@@ -42,12 +42,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`turns` and `sessions` hold the answer; without `turns` only the sessions are known."""
+    """`turns` and `sessions` hold the answer; without `turns` only the sessions are known. `answer` is that of the file, if any."""
 
     text: str
     category: str
     turns: frozenset[str]
     sessions: frozenset[str]
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ def _questions(given: Iterable[dict[str, Any]], sessions: dict[str, str]) -> Ite
         gold = frozenset(turn for turn in named if turn in sessions)
         if gold:  # otherwise nobody could find it
             held = frozenset(sessions[turn] for turn in gold)
-            yield Question(each["question"], _CATEGORIES[each["category"]], gold, held)
+            answer = str(each.get("answer", each.get("adversarial_answer", "")))
+            yield Question(each["question"], _CATEGORIES[each["category"]], gold, held, answer)
 
 
 def _longmemeval(given: dict[str, Any]) -> Conversation:

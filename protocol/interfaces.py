@@ -556,6 +556,16 @@ class Words(Protocol):
         """
         ...
 
+    def credit(
+        self, meaning: Meaning, shown: Sequence[RecordId], run: Trajectory, said: Sequence[Matched]
+    ) -> NDArray[np.float32]:
+        """Return the credit, float32 [n], of those of the memories `shown` that live, for a run that went well and names none of them.
+
+        `said` is what it said later. It is UNTOLD, up to 1 for what the run goes back to, and 0 for its own memories and for what
+        says no more than its question. Raises Damaged.
+        """
+        ...
+
 
 class WordsIndex(Protocol):
     """Which rows of one user's memory hold a word: derived from it, and made anew when it is absent or damaged.
@@ -600,6 +610,10 @@ class WordsIndex(Protocol):
 
         What the index lacks of this memory is taken in first if it is no more than `most` rows.
         """
+        ...
+
+    def said(self, view: IndexView, run: Trajectory) -> Sequence[Matched]:
+        """Look up what a run said later: the terms of its steps, and of the memories that its events became."""
         ...
 
     def others(self, views: Sequence[IndexView]) -> NDArray[np.uint64]:

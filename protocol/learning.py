@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 Outcome = Literal["accepted", "refused", "too few"]  # of fitting weights anew
 # What is written down of what was learned: all of it; the weights alone; patterns, as the published engine has them.
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float32]  # [dim], unit length
     Scores = NDArray[np.float32]  # [m]
     Keys = NDArray[np.uint64]  # [m], ids of records as numbers, see `keys.folded`
+
+UNTOLD: Final = 1 / 6  # credit of each memory that was shown to a run that went well and tells no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ class Lesson:
 
     The first of `keys` [m] are those of the memories shown; the others were the next candidates. `base` is the score of each
     without anything learned, `credit`, from 0 to 1, how much each helped; `harmed`, bool [m], marks what did harm. It `is_coarse`
-    when nobody said which of them helped: then the credit of those shown is how likely that is, beside their scores, if the run
-    went well, and 0 if it did not.
+    when nobody said which of them helped: then the credit of those shown is UNTOLD, and up to 1 where the run's later texts go back
+    to one of them, if it went well, and 0 if it did not.
     """
 
     id: TrajectoryId

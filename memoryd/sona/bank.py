@@ -5,8 +5,13 @@
 
 `common` is the sum of the squared rarities of the words that two questions share, `own` that of one's own; `lacking` is the share of the
 new question's words that the earlier one has not, however common they are, and `differing` 1 when only one of the two asks when. What
-was shown and did not help counts little. Of a run of which only the outcome is known, one memory is taken to have helped, which of them
-by its score and by what the run said later. docs/research/learning.md has what was tried.
+was shown and did not help counts little. A run of which only the outcome is known says of each memory that was shown
+
+    guess(m) = (score(m) - the mean of those shown) / (2 WEIGHT) + credit(m), or - 1/3 and at most 0 if it failed
+
+and such runs are set against each other: their mean over the entries, which match sooner, is added as far as no run that names what
+helped speaks. What came later than a run was not shown to it, so what was shown is hardly lifted by the outcome alone.
+docs/research/learning.md has what was tried.
 """
 
 from __future__ import annotations
@@ -38,6 +43,9 @@ _LACKING: Final = 1.5
 _DIFFERING: Final = 1.0
 IN_VAIN: Final = 0.25
 _LEAST: Final = -0.5
+_SOONER: Final = 0.4  # runs of which only the outcome is known match
+_BY_SCORE: Final = 0.5 / WEIGHT  # of how much better than the others the memory was found then
+_FAILED: Final = -1 / 3
 _SAME_WORDS: Final = 0.99
 _SAME_VECTOR: Final = 0.95
 _ROOM: Final = 64
@@ -45,39 +53,45 @@ _TINY: Final = 1e-9
 _UNKNOWN: Final = -1  # whether a question asks when
 _LOW: Final = np.uint64(0xFFF)  # bits of a term, by which most of those that a question has not are passed over
 
-# Of a run of which only the outcome is known: all that it says for, and what it says against each that was shown.
-_UNTOLD: Final = 0.5
-_TOLD: Final = 1.0  # the run said later what it used
-_FAILED: Final = -0.1
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A question that came: its runs, what they say of memories, from -1 to 1 by key, and which memories helped."""
+    """A question that came: its runs, what they say of memories, from -1 to 1 by key, and which memories helped.
+
+    `guesses` is the sum of what the runs say of which only the outcome is known, and `guessed` how many these are.
+    """
 
     lessons: tuple[Lesson, ...]
     values: Mapping[int, float]
     helped: tuple[RecordId, ...]
+    guesses: Mapping[int, float]
+    guessed: int
 
     @classmethod
     def of(cls, lessons: Sequence[Lesson]) -> Self:
-        """Join the runs of one question: what helped once is worth that, whatever came of it at other times."""
+        """Join the runs of one question: what is named once is worth that, whatever came of it at other times."""
         values: dict[int, float] = {}
+        guesses: dict[int, float] = {}
         helped: dict[RecordId, None] = {}
         for lesson in lessons:
-            of_each = _values(lesson)
-            for key, value in zip(lesson.keys.tolist(), of_each, strict=False):
-                values[key] = max(value, values.get(key, -1.0))
-            helped.update({record: None for record, value in zip(lesson.shown, of_each, strict=True) if value > 0})
-        return cls(tuple(lessons), values, tuple(helped))
+            credit = lesson.credit[: len(lesson.shown)].tolist()
+            helped.update({record: None for record, much in zip(lesson.shown, credit, strict=True) if much > 0})
+            if lesson.is_coarse:
+                for key, value in zip(lesson.keys.tolist(), _guessed(lesson), strict=False):
+                    guesses[key] = guesses.get(key, 0.0) + value
+            else:
+                for key, much in zip(lesson.keys.tolist(), credit, strict=False):
+                    values[key] = max(much or -1.0, values.get(key, -1.0))
+        return cls(tuple(lessons), values, tuple(helped), guesses, sum(lesson.is_coarse for lesson in lessons))
 
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """An entry that is like a question, and how much it matches, from 0 to 1."""
+    """An entry that is like a question, and how much it matches, from 0 to 1: its runs that name what helped, and its others."""
 
     entry: Entry
     match: float
+    guess: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +178,17 @@ class Bank:
         So much `bolder`, each matches more.
         """
         matches = self.match(intent) + np.float32(bolder)
-        matching = np.flatnonzero(matches > 0)
+        likely = np.flatnonzero(matches > -_SOONER)
         found: list[Near] = []
-        for place in matching[np.argsort(-matches[matching], kind="stable")].tolist():
+        for place in likely[np.argsort(-matches[likely], kind="stable")].tolist():
             if len(found) == most:
                 break
             entry = self._entries[place]
             if any(lesson.id in without for lesson in entry.lessons):
                 entry = Entry.of([lesson for lesson in entry.lessons if lesson.id not in without])
-            if entry.lessons:
-                found.append(Near(entry, min(1.0, float(matches[place]))))
+            match = float(matches[place])
+            if entry.guessed or (entry.lessons and match > 0):
+                found.append(Near(entry, min(1.0, max(0.0, match)), min(1.0, match + _SOONER)))
         return found
 
     def _same(self, intent: Intent) -> int | None:
@@ -231,7 +246,7 @@ class Bank:
         )
 
 
-def said(near: Iterable[Near], in_vain: float = IN_VAIN) -> dict[int, float]:
+def said(near: Sequence[Near], in_vain: float = IN_VAIN) -> dict[int, float]:
     """Return what these entries say of the memories that they name, by key, in units of a score.
 
     What was shown `in_vain` counts that much of what helped.
@@ -240,21 +255,35 @@ def said(near: Iterable[Near], in_vain: float = IN_VAIN) -> dict[int, float]:
     for each in near:
         for key, value in each.entry.values.items():
             found[key] = found.get(key, 0.0) + value * each.match * (1 if value > 0 else in_vain)
-    return {key: WEIGHT * min(1.0, max(_LEAST, value)) for key, value in found.items()}
+    known = max((each.match for each in near if each.entry.values), default=0.0)
+    for key, value in _guesses(near).items():
+        found[key] = found.get(key, 0.0) + (1 - known) * value
+    return {key: WEIGHT * _clipped(value) for key, value in found.items()}
 
 
-def _values(lesson: Lesson) -> list[float]:
-    """Return what a run says of each memory that was shown."""
+def _guesses(near: Iterable[Near]) -> dict[int, float]:
+    """Return the mean of what is guessed of each memory; it is nothing of one that a run was not shown."""
+    sums: dict[int, float] = {}
+    runs = 0.0
+    for each in near:
+        runs += each.guess * each.entry.guessed
+        for key, value in each.entry.guesses.items():
+            sums[key] = sums.get(key, 0.0) + each.guess * value
+    return {key: _clipped(value / max(1.0, runs)) for key, value in sums.items()}
+
+
+def _guessed(lesson: Lesson) -> list[float]:
+    """Return what a run of which only the outcome is known says of each memory that was shown."""
     count = len(lesson.shown)
     credit, base = lesson.credit[:count], lesson.base[:count]
-    if not lesson.is_coarse:
-        return [each or -1.0 for each in credit.tolist()]
-    if not credit.any():
-        return [_FAILED] * count
-    likely = credit * np.exp((base - base.max()) / TEMPERATURE)
-    much = _UNTOLD if credit.min() == credit.max() else _TOLD
-    shares: list[float] = (much * likely / likely.sum()).tolist()
-    return shares
+    by_score = np.float32(_BY_SCORE) * (base - base.mean())
+    values = by_score + credit if credit.any() else np.minimum(by_score + _FAILED, 0)
+    guessed: list[float] = values.tolist()
+    return guessed
+
+
+def _clipped(value: float) -> float:
+    return min(1.0, max(_LEAST, value))
 
 
 def _grown(array: NDArray[Number]) -> NDArray[Number]:

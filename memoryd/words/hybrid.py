@@ -12,17 +12,18 @@ import numpy as np
 
 from memoryd.maxsim import nearness, width
 from memoryd.protocol.interfaces import Hit, Hits, Nearest, Placed
-from memoryd.protocol.learning import Intent
+from memoryd.protocol.learning import UNTOLD, Intent
 from memoryd.protocol.records import ANY, Explanation
 from memoryd.relevance import BY_BOTH, BY_WORDS, relevance
 from memoryd.windows import nearest_cosine
 from memoryd.words.alignment import Alignment, Joined
+from memoryd.words.credit import is_echo, is_of, later_texts, terms_to_look_up, told
 from memoryd.words.events import told_in
 from memoryd.words.folding import Answer, distinct
 from memoryd.words.fusion import BY_VECTORS, OF_TIME, ByWords
 from memoryd.words.learned import rows_for, summands
 from memoryd.words.lexicon import Lexicon
-from memoryd.words.matching import match, nothing
+from memoryd.words.matching import match, nothing, telling
 from memoryd.words.neighbours import neighbours
 from memoryd.words.terms import ASKING, addressed, asks_when, hashed
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import IndexView, Matched, Meaning, Numbers, Vectors
     from memoryd.protocol.learning import Keys, Learned
-    from memoryd.protocol.records import MemoryFilter, MemoryRecord
+    from memoryd.protocol.records import MemoryFilter, MemoryRecord, Trajectory
     from memoryd.words.fusion import Candidates
     from memoryd.words.matching import Match
     from memoryd.words.neighbours import Neighbours
@@ -121,15 +122,33 @@ class Question:
         return Placed(hit, 1 + int(np.count_nonzero(ahead)), count, bool(self.mask[row]), nearest.path)
 
     def candidates_for(self, meaning: Meaning, shown: Sequence[RecordId]) -> tuple[Sequence[RecordId], Keys, Vectors]:
+        given, found, chosen = self.chosen(meaning, shown)
+        return given, self.view.keys_at(found.rows)[chosen], found.scores[chosen]
+
+    def credit(self, meaning: Meaning, shown: Sequence[RecordId], run: Trajectory, said: Sequence[Matched]) -> Vectors:
+        given, found, chosen = self.chosen(meaning, shown)
+        records = self._records(found.rows, chosen, len(chosen)) if len(chosen) else ()
+        known = {place: self.decode(record) for place, record in records if record}
+        creditable = [
+            place for place in chosen[: len(given)].tolist() if place in known and not is_echo(known[place], run)
+        ]
+        others = [place for place in chosen[len(given) :].tolist() if place in known and not is_of(known[place], run)]
+        credit = np.zeros(len(found.rows), np.float32)
+        shares = told(said, self.matched, found.rows[creditable], found.rows[others])
+        credit[creditable] = UNTOLD + (1 - UNTOLD) * shares
+        return credit[chosen[: len(given)]]
+
+    def chosen(
+        self, meaning: Meaning, shown: Sequence[RecordId]
+    ) -> tuple[Sequence[RecordId], Candidates, NDArray[np.int64]]:
+        """Return those of the memories `shown` that live, the candidates, and the places among them of these and of the next ones."""
         given = [(record, rows) for record in shown if len(rows := self.view.find((record,)))]
         known = np.array([rows[0] for _, rows in given], np.int64)
         found = self.candidates(meaning, self._nearest(meaning, 1), known)
         places = np.searchsorted(found.rows, known)
         best = np.argsort(-found.scores, kind="stable")[:_NEXT]
         others = best[~np.isin(best, places)]
-        chosen = np.concatenate([places, others])
-        keys = self.view.keys_at(found.rows)
-        return [record for record, _ in given], keys[chosen], found.scores[chosen]
+        return [record for record, _ in given], found, np.concatenate([places, others])
 
     def candidates(self, meaning: Meaning | None, nearest: Nearest, also: NDArray[np.int64] = _NO_ROWS) -> Candidates:
         """Return what may answer, see `ByWords.candidates`; of a long text its nearest window counts. Raises Damaged."""
@@ -290,6 +309,20 @@ class WordsIndex:
             alignment.cover(view, self._decode, most)
         joined = alignment.joined.up_to(view.rows)
         return match(lexicon, joined, alive, query), joined, alignment.neighbours(joined, alive)
+
+    def said(self, view: IndexView, run: Trajectory) -> Sequence[Matched]:
+        """Look up what a run said later: the terms of its steps, and of the memories that its events became.
+
+        Terms of its question, or that many memories hold, are left out; what the index lacks of this view is not looked for. Raises
+        StorageFault.
+        """
+        terms = terms_to_look_up(later_texts(run, view, self._decode), run.query)
+        alive = view.passing(ANY)
+        if not terms or not alive.any():
+            return ()
+        with self._lock:
+            lexicon, alignment = self._aligned(view)
+            return telling(lexicon, alignment.joined.up_to(view.rows), alive, terms)
 
     def event(self, view: IndexView, query: str, name: str, most: int) -> tuple[RecordId, datetime] | None:
         """Return the memory that tells of the event `name`, a part of the query, and its moment; None if none does.

@@ -33,6 +33,11 @@ _LARGE: Final = 20_000
 _COMMON: Final = 0.1
 _KEPT: Final = 2  # of the rarest words, however common they are
 
+# A word that stands in more of the memories than this does not tell which of them a text goes back to.
+_TELLING: Final = 0.1
+_MOST_TELLING: Final = 1_000
+_LEAST_TELLING: Final = 8
+
 # Further words of a query, which are those of a pasted text, add time and nothing else.
 _MOST_TERMS: Final = 64
 
@@ -76,6 +81,17 @@ def match(lexicon: Lexicon, joined: Joined, alive: Mask, query: str) -> Match:
         pruned=[posting.term for posting in common[len(kept) :]],
         spoken=_spoken(lexicon, joined, alive, terms),
     )
+
+
+def telling(lexicon: Lexicon, joined: Joined, alive: Mask, terms: Sequence[str]) -> list[Matched]:
+    """Look those of these terms up that few memories hold; rows that are not `alive`, bool [rows], count for nothing.
+
+    `joined` is of as many rows. Raises StorageFault.
+    """
+    live = max(1, int(np.count_nonzero(alive)))
+    most = max(_LEAST_TELLING, min(_MOST_TELLING, int(_TELLING * live)))
+    found = lexicon.postings(terms, most)
+    return [_weighed(each, joined, alive, live) for each in found if 0 < len(each.documents) <= most]
 
 
 def _spoken(lexicon: Lexicon, joined: Joined, alive: Mask, terms: Sequence[str]) -> Mask:

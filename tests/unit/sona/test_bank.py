@@ -139,6 +139,51 @@ def test_a_bolder_bank_lets_more_speak_and_what_was_in_vain_may_be_left_out() ->
     assert said(bank.near(asked, bolder=0.5), in_vain=0.0)[8] == 0
 
 
+def guess(asked: Intent, credit: dict[int, float], *, base: list[float] | None = None) -> Lesson:
+    """A run of which only the outcome is known, and the credit of what it was shown."""
+    made = lesson(next(_numbers), asked, list(credit), is_coarse=True)
+    made.credit[:] = list(credit.values())
+    made.base[:] = base or [0.5] * len(credit)
+    return made
+
+
+def test_runs_that_say_only_how_they_ended_are_set_against_each_other() -> None:
+    good, bad = guess(intent(ONE, 1, 2), {7: 0.5, 8: 0.5}), guess(intent(ONE, 1, 2), {8: 0, 9: 0})
+
+    found = of(Bank(DIM, [good, bad]), 1, 2)
+
+    assert found[7] == pytest.approx(0.5 * WEIGHT / 2)
+    assert found[9] == pytest.approx(-WEIGHT / 3 / 2)
+    assert found[8] == pytest.approx(found[7] + found[9])
+
+
+def test_such_a_run_says_more_of_what_was_found_more_easily_and_a_failed_one_lifts_nothing() -> None:
+    good = guess(intent(ONE, 1, 2), {7: 0.5, 8: 0.5}, base=[0.6, 0.5])
+    bad = guess(intent(TWO, 3, 4), {7: 0, 8: 0}, base=[0.9, 0.1])
+
+    found, failed = of(Bank(DIM, [good]), 1, 2), of(Bank(DIM, [bad]), 3, 4, vector=TWO)
+
+    assert found[7] - found[8] == pytest.approx(0.05)
+    assert failed[7] == 0 > failed[8] >= -WEIGHT / 2
+
+
+def test_what_is_named_wins_over_what_is_guessed() -> None:
+    asked = intent(ONE, 1, 2)
+    bank = Bank(DIM, [guess(asked, {7: 1, 8: 0.5}), run(asked, [8], [7])])
+
+    assert of(bank, 1, 2) == of(Bank(DIM, [run(asked, [8], [7])]), 1, 2)
+
+
+def test_a_guess_reaches_questions_that_are_less_alike_than_what_is_named_does() -> None:
+    one, other = np.eye(2, DIM, dtype=np.float32)
+    came, asked = intent(one, 1, 2, 3, 4, 5), intent(other, 1, 2, 3, 4, 5, 6, 7)
+
+    assert Bank(DIM, [run(came, [7])]).near(asked) == []
+    near = Bank(DIM, [guess(came, {7: 1})]).near(asked)
+    assert [each.match for each in near] == [0]
+    assert 0 < said(near)[7] < WEIGHT / 2
+
+
 def test_a_run_can_be_left_out_and_the_others_of_its_question_speak() -> None:
     first, second = run(intent(ONE, 1, 2), [7]), run(intent(ONE, 1, 2), [8])
     bank = Bank(DIM, [first, second])

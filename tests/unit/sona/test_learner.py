@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memoryd.protocol.errors import InvalidMessage
-from memoryd.protocol.learning import Intent, Lesson
+from memoryd.protocol.learning import UNTOLD, Intent, Lesson
 from memoryd.sona.bank import WEIGHT
 from memoryd.sona.learner import Learner
 from memoryd.sona.profiles import PROFILES, profile
@@ -129,7 +129,7 @@ def test_a_refit_without_new_runs_changes_nothing() -> None:
 
 
 def coarse(number: int, asked: Intent, told: tuple[float, ...], quality: float) -> Lesson:
-    """A run of which only the outcome is known; `told` is how likely it is that each of 1, 2, 3 helped."""
+    """A run of which only the outcome is known; `told` is the credit of each of 1, 2, 3."""
     run = lesson(number, asked, [1, 2, 3], is_coarse=True, quality=quality)
     run.credit[:] = told
     run.base[:] = 0.5
@@ -144,33 +144,33 @@ def bank_of(of: Learner, asked: Intent) -> np.ndarray:
 
 def test_of_a_run_of_which_only_the_outcome_is_known_little_is_believed() -> None:
     of, held, asked = learner(), Held(), runs(1)[0].intent
-    of.learn(coarse(1, asked, (1, 1, 1), 0.9), held)
+    of.learn(coarse(1, asked, (UNTOLD, UNTOLD, UNTOLD), 0.9), held)
 
     bank = bank_of(of, asked)
     found = of.about(asked)
 
     assert found is not None
     assert found.bent is None
-    assert bank[1] == bank[2] == bank[3] == pytest.approx(0.5 / 3 * WEIGHT)
+    assert bank[1] == bank[2] == bank[3] == pytest.approx(UNTOLD * WEIGHT, rel=1e-3)
 
 
 def test_what_such_a_run_said_later_tells_which_of_them_helped() -> None:
     of, held, asked = learner(), Held(), runs(1)[0].intent
-    of.learn(coarse(1, asked, (1, 0.01, 0.01), 0.9), held)
+    of.learn(coarse(1, asked, (1, UNTOLD, UNTOLD), 0.9), held)
 
     bank = bank_of(of, asked)
 
-    assert bank[1] > 0.9 * WEIGHT
-    assert bank[2] == bank[3] < 0.02
+    assert bank[1] == pytest.approx(WEIGHT)
+    assert bank[2] == bank[3] == pytest.approx(UNTOLD * WEIGHT, rel=1e-3)
 
 
-def test_such_a_run_that_failed_speaks_against_all_of_them_a_little() -> None:
+def test_such_a_run_that_failed_speaks_against_all_of_them() -> None:
     of, held, asked = learner(), Held(), runs(1)[0].intent
     of.learn(coarse(1, asked, (0, 0, 0), 0.1), held)
 
     bank = bank_of(of, asked)
 
-    assert 0 > bank[1] == bank[2] == bank[3] > -0.02
+    assert bank[1] == bank[2] == bank[3] == pytest.approx(-WEIGHT / 3)
 
 
 def test_what_is_shown_for_everything_and_seldom_helps_is_held_back() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from memoryd.protocol.events import JsonObject
     from memoryd.protocol.interfaces import Hit, Vectors
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -51,6 +52,7 @@ class Memory:
         vectors: Vectors | None = None,
         windows: bytes = b"",
         signs: bytes = b"",
+        metadata: JsonObject | None = None,
     ) -> None:
         made = [
             MemoryRecord(
@@ -60,7 +62,7 @@ class Memory:
                 source=MemorySource.USER_INPUT,
                 timestamp=NOON + timedelta(minutes=len(self.records) + place),
                 session_id=session,
-                metadata={"speaker": speaker} if speaker else {},
+                metadata=metadata or ({"speaker": speaker} if speaker else {}),
                 windows=windows,
                 signs=signs,
             )
