@@ -39,6 +39,8 @@ OF_TIME: Final = 32  # of each list, among those of the time that the query pref
 CLOSER: Final = 32  # candidates that are looked at more closely: by their windows if they are long, and piece by piece
 _NO_ROWS: Final = np.empty(0, np.int64)
 
+_TELLING: Final = 0.1  # of likenesses piece by piece: a smaller difference between the best and the last of them tells little
+
 _AROUND: Final = 50  # of the best by words, whose neighbours are candidates too
 
 _SESSION_BEST: Final = 3  # of a session, whose mean says how much the session is about the query
@@ -186,14 +188,14 @@ class Candidates:
             self.scores += np.float32(self._weights[name]) * values
 
     def looked_at(self, nearness: Nearness) -> Candidates:
-        """Return the same with how near the best of them are to the query piece by piece: the nearest 1, the farthest 0."""
+        """Return the same with how near the best of them are to the query piece by piece: the nearest 1 at most, the farthest 0."""
         best = _best(self.scores, CLOSER)
         values = nearness(self.rows[best])
         lowest, highest = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
         if not lowest < highest:
             return self
         scaled = np.zeros(len(self.rows), np.float32)
-        scaled[best] = np.nan_to_num((values - lowest) / (highest - lowest))
+        scaled[best] = np.nan_to_num((values - lowest) / max(highest - lowest, _TELLING))
         return Candidates(self.rows, self.cosines, {**self.features, "maxsim": scaled})
 
     def features_of_relevance(self, match: Match) -> dict[str, Scores]:

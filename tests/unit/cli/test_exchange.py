@@ -56,7 +56,7 @@ def test_a_memory_comes_back_as_it_was() -> None:
 
 
 def test_the_windows_and_signs_of_a_text_come_back_as_they_were() -> None:
-    long = msgspec.structs.replace(record(UNIT), windows=bytes(range(2 * DIM)), signs=bytes(range(7)))
+    long = msgspec.structs.replace(record(UNIT), windows=bytes(range(2 * DIM)), signs=bytes(range(8)))
 
     assert from_line(to_line(long, "model", SHA256), DIM) == (long, SHA256)
 
