@@ -16,7 +16,7 @@ from benchmarks.credit.rules import ALIKE, BY_WORDS, FEW, FIRST, RULES, Creditin
 from benchmarks.learning import figures as f
 from benchmarks.learning.bases import Full
 from benchmarks.learning.histories import BY_NAME, BY_OUTCOME, Follower
-from benchmarks.learning.pupils import Ours
+from benchmarks.learning.pupils import Ours, Told
 from benchmarks.learning.users import People, User
 from memoryd.protocol.ids import TrajectoryId
 from memoryd.protocol.learning import UNTOLD
@@ -72,19 +72,20 @@ class Crediter(Follower):
             return
         shown, right = self._asked
         self._runs += 1
-        helped = tuple(record for record in shown if record in right) if self.told == BY_NAME else ()
-        harmful = tuple(shown) if self.told == BY_NAME and not helped else ()
         outcome = float(run.succeeded != (self._rng.random() < FLIPPED))
+        told = Told(run.opening, shown, outcome)
+        if self.told == BY_NAME:
+            told = Told.naming(run.opening, shown, [record for record in shown if record in right])
         lesson = self.pupil.take(
             Trajectory(
                 id=TrajectoryId(f"{self._runs:026}"),
-                query=run.opening,
+                query=told.text,
                 started=run.events[0].timestamp,
                 ended=run.events[-1].timestamp,
-                shown=tuple(shown),
-                helped=helped,
-                harmful=harmful,
-                quality=float(bool(helped)) if self.told == BY_NAME else outcome,
+                shown=tuple(told.shown),
+                helped=tuple(told.helped),
+                harmful=tuple(told.harmful),
+                quality=told.quality,
                 run_id=run.name,
             )
         )
