@@ -43,16 +43,21 @@ class Follower:
 
     def follow(self, run: agents.Run, right: Collection[RecordId]) -> None:
         """Ask, score if anything is right, and learn."""
-        shown = self.pupil.answers(run.opening)
-        if right:
-            self.before.append(quality(self.user.unlearned(run.opening), right))
-            self.after.append(quality(shown, right))
+        shown = self.ask(run, right)
         if self.told == BY_OUTCOME:
             self.pupil.learn(Told(run.opening, shown, float(run.succeeded)))
         else:
             self.pupil.learn(Told.naming(run.opening, shown, [record for record in shown if record in right]))
         if self.pupil.is_due:
             self.pupil.fit()
+
+    def ask(self, run: agents.Run, right: Collection[RecordId]) -> list[RecordId]:
+        """Ask, score if anything is right, and return what is shown."""
+        shown = self.pupil.answers(run.opening)
+        if right:
+            self.before.append(quality(self.user.unlearned(run.opening), right))
+            self.after.append(quality(shown, right))
+        return shown
 
     def history(self, name: str) -> f.History:
         return f.History(name, self.base, self.learner, self.told, self.before, self.after)

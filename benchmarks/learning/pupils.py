@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks.learning.users import ranked
-from memoryd.actors.learning import lesson_of
+from memoryd.actors.learning import lesson_of, names
 from memoryd.protocol.ids import TrajectoryId
-from memoryd.protocol.records import Trajectory
+from memoryd.protocol.records import Step, Trajectory
 from memoryd.sona.learner import Learner
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from benchmarks.learning.users import User
     from memoryd.protocol.ids import RecordId
+    from memoryd.protocol.interfaces import Meaning, Words
+    from memoryd.protocol.learning import Lesson
     from memoryd.sona.profiles import Profile
 
 _BEGAN: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,13 +29,17 @@ _BEGAN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A run as it ends: what was asked and shown, and what it says of that; nothing is named when only the outcome is known."""
+    """A run as it ends: what was asked and shown, and what it says of that; nothing is named when only the outcome is known.
+
+    `later` are the texts that it says after its question.
+    """
 
     text: str
     shown: Sequence[RecordId]
     quality: float
     helped: Sequence[RecordId] = ()
     harmful: Sequence[RecordId] = ()
+    later: Sequence[str] = ()
 
     @classmethod
     def naming(cls, text: str, shown: Sequence[RecordId], helped: Sequence[RecordId]) -> Told:
@@ -89,14 +95,25 @@ class Ours:
             helped=tuple(told.helped),
             harmful=tuple(told.harmful),
             quality=told.quality,
+            steps=tuple(Step(action="report", text=text, timestamp=_BEGAN) for text in told.later),
         )
-        words, meaning = self._user.about(told.text)
-        lesson = lesson_of(run, words, meaning, self.learner.profile.threshold)
+        self.take(run)
+
+    def take(self, run: Trajectory) -> Lesson | None:
+        """Learn from a run, and return what it taught."""
+        lesson = self.lesson(run, *self._user.about(run.query))
         if lesson is not None:
             memories = self._user.store.memories
             began = time.perf_counter()
             self.learner.learn(lesson, memories)
             self.took.append(time.perf_counter() - began)
+        return lesson
+
+    def lesson(self, run: Trajectory, words: Words, meaning: Meaning) -> Lesson | None:
+        """Return what a run says, as the daemon makes it; None when it says nothing."""
+        store = self._user.store
+        said = () if names(run) else store.words.said(store.view, run)
+        return lesson_of(run, words, meaning, self.learner.profile.threshold, said)
 
     def fit(self) -> str:
         began = time.process_time()

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, and the memories that are evidence for the answer."""
+    """What is asked, and the memories that are evidence for the answer; `answer` is that of the file, if any."""
 
     text: str
     gold: frozenset[RecordId]
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class People:
             store.add(records)
             ids = {turn.id: record.id for turn, record in zip(conversation.turns, records, strict=True)}
             found = [
-                Question(each.text, frozenset(ids[turn] for turn in each.turns))
+                Question(each.text, frozenset(ids[turn] for turn in each.turns), each.answer)
                 for each in conversation.questions
                 if each.turns  # some files know only the session
             ]
