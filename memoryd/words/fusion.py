@@ -39,7 +39,9 @@ OF_TIME: Final = 32  # of each list, among those of the time that the query pref
 CLOSER: Final = 32  # candidates that are looked at more closely: by their windows if they are long, and piece by piece
 _NO_ROWS: Final = np.empty(0, np.int64)
 
-_TELLING: Final = 0.1  # of likenesses piece by piece: a smaller difference between the best and the last of them tells little
+_TELLING: Final = (
+    0.1  # of likenesses piece by piece: a smaller difference between the best and the last of them tells little
+)
 
 _AROUND: Final = 50  # of the best by words, whose neighbours are candidates too
 
@@ -191,7 +193,7 @@ class Candidates:
         """Return the same with how near the best of them are to the query piece by piece: the nearest 1 at most, the farthest 0."""
         best = _best(self.scores, CLOSER)
         values = nearness(self.rows[best])
-        lowest, highest = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
+        lowest, highest = float(np.nanmin(values, initial=np.inf)), float(np.nanmax(values, initial=-np.inf))
         if not lowest < highest:
             return self
         scaled = np.zeros(len(self.rows), np.float32)
