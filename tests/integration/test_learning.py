@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from memoryd import client
 from memoryd.actors import pages
+from memoryd.clock import SystemClock
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.sona import speed
 from memoryd.sona.engine import ASIDE, NAME
@@ -87,6 +89,45 @@ async def test_what_helped_comes_first_when_the_question_comes_again(tmp_path: P
         assert best.explanation.parts["sona_bank"] == pytest.approx(9 / 22, abs=0.02)
         why = await house.memory.why(ids[HELPFUL], QUERY, user=USER)
         assert why.place == 1
+
+
+async def test_a_clock_that_goes_back_while_a_run_goes_on_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = SystemClock.now
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        begun = await house.memory.begin_trajectory(QUERY, user=USER, shown=list(ids.values()))
+        monkeypatch.setattr(SystemClock, "now", lambda self: now(self) - timedelta(hours=2))
+
+        ended = await house.memory.end_trajectory(begun, user=USER, quality=0.9, helped=[ids[HELPFUL]])
+
+        assert ended.ended is not None
+        assert ended.ended < ended.started
+        await learned(house)
+
+    async with running(tmp_path) as house:
+        assert await first(house) == HELPFUL
+        assert (await house.memory.learning(user=USER)).runs == 1
+
+
+async def test_ten_thousand_open_runs_are_kept_and_the_last_of_them_is_learned_from(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        shown = list(ids.values())
+        for _ in range(10):
+            await asyncio.gather(*(house.memory.begin_trajectory(QUERY, user=USER, shown=shown) for _ in range(1_000)))
+        await ran(house, ids, [HELPFUL])
+        await learned(house)
+        status = await house.memory.learning(user=USER)
+        known = await house.memory.lessons(user=USER, limit=1_024)
+
+    assert (status.runs, len(known)) == (1, 1_024)
+    async with running(tmp_path) as house:
+        assert await first(house) == HELPFUL
+        open_runs = await house.memory.lessons(user=USER, limit=1_024)
+        ended = await house.memory.end_trajectory(open_runs[-1].id, user=USER, quality=0.1)
+        assert ended.quality == 0.1
 
 
 async def test_it_is_still_known_bit_for_bit_after_a_restart(tmp_path: Path) -> None:

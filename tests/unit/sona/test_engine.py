@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from memoryd.clock import SystemClock
-from memoryd.files import RealFiles
-from memoryd.protocol.errors import StorageFault
+from memoryd.files import RealFiles, storage_fault
+from memoryd.protocol.errors import DiskFull, StorageFault
 from memoryd.protocol.interfaces import ModelInfo
 from memoryd.sona.engine import ASIDE, NAME, Settings, SonaEngine
 from tests.helpers.lessons import DIM, Held
@@ -17,7 +19,7 @@ from tests.unit.sona.test_learner import runs
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from memoryd.files import FileSystem
+    from memoryd.files import File, FileSystem
 
 MODEL = ModelInfo("test", DIM, "ab" * 32)
 
@@ -50,6 +52,50 @@ def test_what_was_saved_is_there_again(tmp_path: Path) -> None:
     assert [again.lesson(run.id) is not None for run in runs(6)] == [True] * 5 + [False]
     assert again.about(runs(1)[0].intent) is not None
     assert names(tmp_path) == [NAME]
+
+
+class _Full(RealFiles):
+    """A disk on which there is no room for new files."""
+
+    is_full = True
+
+    def create(self, path: Path) -> File:
+        if self.is_full:
+            raise storage_fault(OSError(errno.ENOSPC, ""), "create", path)
+        return super().create(path)
+
+
+def test_on_a_full_disk_nothing_already_learned_is_lost_and_it_is_saved_when_there_is_room(tmp_path: Path) -> None:
+    taught(tmp_path, 3)
+    before, disk = (tmp_path / NAME).read_bytes(), _Full()
+    of = engine(tmp_path, files=disk)
+    assert of.open() == ""
+    for run in runs(5)[3:]:
+        of.learn(run, Held())
+
+    with pytest.raises(DiskFull):
+        of.save()
+
+    assert (tmp_path / NAME).read_bytes() == before
+    assert of.about(runs(5)[4].intent) is not None
+    disk.is_full = False
+    of.save()
+    again = engine(tmp_path)
+    assert again.open() == ""
+    assert all(again.lesson(run.id) is not None for run in runs(5))
+
+
+def test_runs_that_end_before_those_known_are_learned_as_others_are(tmp_path: Path) -> None:
+    of = taught(tmp_path, 5)
+    early = replace(runs(6)[5], ended_us=1)
+
+    of.learn(early, Held())
+    of.save()
+
+    again = engine(tmp_path)
+    assert again.open() == ""
+    assert again.lesson(early.id) is not None
+    assert not again.may_have_been_learned(1)
 
 
 def test_nothing_is_written_where_nothing_was_learned(tmp_path: Path) -> None:
