@@ -141,7 +141,7 @@ def test_all_of_it_is_for_the_same_user_only(alices: SonaEngine, tmp_path: Path)
 @pytest.mark.parametrize(
     ("field", "change"),
     [
-        ("version", {"version": 2}),
+        ("version", {"version": 1}),
         ("embedder", {"embedder": {"name": "other", "sha256": "cd" * 32}}),
         ("embedder", {"dim": DIM + 1}),
         ("profile", {"profile": "turbo"}),

@@ -152,7 +152,7 @@ def wrong(value: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param({"version": 2}, id="version"),
+        pytest.param({"version": 1}, id="version"),
         pytest.param({"profile": "turbo"}, id="profile"),
         pytest.param({"profile": "edge"}, id="ranks of another profile"),
         pytest.param({"enabled": 1}, id="enabled"),
