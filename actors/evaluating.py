@@ -94,6 +94,8 @@ class Evaluating:
         for run in runs:
             if deadline.passed:
                 raise Expired("the runs could not be gone through in time", hint="allow more time, or fewer runs")
+            if self._trajectories.get(run.id) is None:  # it was forgotten meanwhile
+                continue
             meaning = await self._embedded(run.query)
             await self._pools.disk_in_background(self._gone_through, replay, run, meaning, generation.get(run.id, 0))
         if not all(replay.found):  # what they named was forgotten meanwhile

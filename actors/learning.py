@@ -116,10 +116,11 @@ class Learning:
         """Leave no trace of what is forgotten. Raises StorageFault when that could not be written."""
         for run in runs:
             self._runs.pop(run, None)
-        self._outgoing.clear()
         async with self._alone:
-            await self._pools.disk(self._engine.forget, folded(keys_of(records)).tolist(), frozenset(runs))
-            await self._pools.disk(self._engine.save)
+            if records or runs:
+                await self._pools.disk(self._engine.forget, folded(keys_of(records)).tolist(), frozenset(runs))
+                await self._pools.disk(self._engine.save)
+            self._drop_documents()
         if self._engine.is_due:
             self._wake(QUIET_S)
 
@@ -215,9 +216,14 @@ class Learning:
     async def discard(self) -> None:
         """Forget everything."""
         self._runs.clear()
-        self._outgoing.clear()
         async with self._alone:
             await self._pools.disk(self._engine.discard)
+            self._drop_documents()
+
+    def _drop_documents(self) -> None:
+        """Let go of what is on its way out or in: it may name what is forgotten. An export that waited has been made by now."""
+        self._outgoing.clear()
+        self._incoming.clear()
 
     async def finish(self) -> None:
         """Write what was learned; nothing is learned after this."""

@@ -46,6 +46,10 @@ class Incoming:
     def __init__(self) -> None:
         self._data = bytearray()
 
+    def clear(self) -> None:
+        """Let go of what has come."""
+        self._data.clear()
+
     def add(self, part: ImportLearning) -> bytes | None:
         """Take a part, the first of which begins anew; return the document when it is whole.
 

@@ -197,20 +197,23 @@ def evaluate_command(target: Target, runs: int, picture: Path | None, as_json: b
 
     with console(err=True).status("going through the runs again"):
         found, user = ask(target, evaluated)
-    from memoryd.cli.plotting import plot
-
     path = picture or Path(f"sona-{user}.png")
-    with output_file(str(path)) as out:
-        plot(found, user, out)
     if as_json:
         import msgspec
 
         click.echo(msgspec.json.encode({**msgspec.structs.asdict(found), "plot": str(path)}).decode())
-        return
-    from memoryd.cli.screens import evaluation_screen
+    else:
+        from memoryd.cli.screens import evaluation_screen
 
-    console().print(evaluation_screen(found))
-    click.echo(f"drawn: {path}")
+        console().print(evaluation_screen(found))
+    from memoryd.cli.plotting import plot
+
+    with output_file(
+        str(path.absolute())
+    ) as out:  # the last thing: a folder that cannot be written costs the picture only
+        plot(found, user, out)
+    if not as_json:
+        click.echo(f"drawn: {path}")
 
 
 @sona_command.command("export")

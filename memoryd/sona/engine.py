@@ -171,6 +171,7 @@ class SonaEngine:
                 "what was learned is another user's", field=_USER, hint="an export of the weights alone is for others"
             )
         learner.keep_only(memories, is_here)
+        learner.is_enabled = self._learner.is_enabled
         self._learner, self._beside, self._unsaved = learner, beside, True
 
     def save(self) -> None:

@@ -54,7 +54,8 @@ class Adapter:
     def size(self) -> float:
         """Frobenius norm of B A: how far it may move a question."""
         # |BA|_F^2 = tr(A A^T B^T B), which is [rank, rank] only.
-        return float(np.sqrt(max(0.0, float(np.trace(self.a @ self.a.T @ (self.b.T @ self.b))))))
+        a, b = self.a.astype(np.float64), self.b.astype(np.float64)
+        return float(np.sqrt(np.maximum(np.trace(a @ a.T @ (b.T @ b)), 0)))
 
     def bounded(self) -> Self:
         """Return it with a smaller B when it would bend too far."""

@@ -48,6 +48,7 @@ VERSION: Final = 2  # 1 had another credit for runs of which only the outcome is
 _ROUNDING: Final = 1.001  # of the size of an adapter, which is bounded before it is rounded
 _DTYPES: Final = {"f2": "<f2", "f4": "<f4", "u8": "<u8"}
 _MOST: Final = 1 << 24  # numbers in one array
+_LARGEST_NUMBER: Final = 1e6  # of weights, their moments and their importance
 _LATEST: Final = 253_402_300_799_999_999  # microseconds up to the end of the year 9999; nothing is counted further
 
 
@@ -135,7 +136,7 @@ def _learner(found: Json, dim: int) -> Learner:
         earlier=part("earlier", lambda given: tuple(_generation(each, adapter) for each in _list(given))),
         micro=part("micro", lambda given: _training(given, dim, chosen.micro_rank)),
         held=part("ewc", lambda given: _consolidated(given, dim, chosen.base_rank)),
-        lessons=part("replay", lambda given: tuple(_read_lesson(each, dim) for each in _list(given))),
+        lessons=part("replay", lambda given: _lessons(given, dim, chosen.replay)),
         seen=part("seen", _count),
         shown=part("shown", lambda given: Counter({_key(key): _count(times) for key, times in given.items()})),
         generation=part("generation", _count),
@@ -189,6 +190,14 @@ def _floats(given: Json, *shape: int) -> NDArray[np.float32]:
     return found
 
 
+def _small(given: Json, *shape: int, least: float = -_LARGEST_NUMBER) -> NDArray[np.float32]:
+    """Return an array of what a fit goes on from: with larger numbers it would end at infinity."""
+    found = _floats(given, *shape)
+    if found.min(initial=0) < least or found.max(initial=0) > _LARGEST_NUMBER:
+        raise ValueError("a number that no fit comes to")
+    return found
+
+
 def _keys(given: Json) -> NDArray[np.uint64]:
     return _numbers(given, (-1,), ("u8",)).astype(np.uint64)
 
@@ -239,11 +248,11 @@ def _factors(adapter: Adapter | None) -> Json | None:
 def _adapter(given: Json | None, dim: int, rank: int) -> Adapter | None:
     if given is None:
         return None
-    return _bounded(Adapter(_floats(given["a"], rank, dim), _floats(given["b"], dim, rank)))
+    return _bounded(Adapter(_small(given["a"], rank, dim), _small(given["b"], dim, rank)))
 
 
 def _bounded(adapter: Adapter) -> Adapter:
-    if adapter.size > LARGEST * _ROUNDING:
+    if not adapter.size <= LARGEST * _ROUNDING:
         raise ValueError("an adapter that bends too far")
     return adapter
 
@@ -257,10 +266,10 @@ def _training(given: Json | None, dim: int, rank: int) -> Training | None:
     if given is None:
         return None
     a, b = given["a"], given["b"]
-    factors = Adapter(_floats(a["value"], rank, dim), _floats(b["value"], dim, rank))
+    factors = Adapter(_small(a["value"], rank, dim), _small(b["value"], dim, rank))
     training = Learner.micro_of(_bounded(factors))
     for adam, read, shape in ((training.a, a, (rank, dim)), (training.b, b, (dim, rank))):
-        adam.first, adam.second = _floats(read["first"], *shape), _floats(read["second"], *shape)
+        adam.first, adam.second = _small(read["first"], *shape), _small(read["second"], *shape, least=0)
         adam.steps = _count(read["steps"])
     return training
 
@@ -275,8 +284,8 @@ def _held(held: Consolidated | None) -> Json | None:
 def _consolidated(given: Json | None, dim: int, rank: int) -> Consolidated | None:
     if given is None:
         return None
-    anchor = Adapter(_floats(given["a"], rank, dim), _floats(given["b"], dim, rank))
-    of_a, of_b = _floats(given["of_a"], rank, dim), _floats(given["of_b"], dim, rank)
+    anchor = Adapter(_small(given["a"], rank, dim), _small(given["b"], dim, rank))
+    of_a, of_b = _small(given["of_a"], rank, dim, least=0), _small(given["of_b"], dim, rank, least=0)
     return Consolidated(of_a, of_b, anchor, _count(given["tasks"]))
 
 
@@ -299,6 +308,13 @@ def _lesson(lesson: Lesson) -> Json:
         "coarse": lesson.is_coarse,
         "ended_us": lesson.ended_us,
     }
+
+
+def _lessons(given: object, dim: int, room: int) -> tuple[Lesson, ...]:
+    found = _list(given)
+    if len(found) > room or len({each["id"] for each in found}) < len(found):
+        raise ValueError("more runs than there is room for, or one twice")
+    return tuple(_read_lesson(each, dim) for each in found)
 
 
 def _read_lesson(given: Json, dim: int) -> Lesson:

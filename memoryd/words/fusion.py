@@ -197,7 +197,8 @@ class Candidates:
         if not lowest < highest:
             return self
         scaled = np.zeros(len(self.rows), np.float32)
-        scaled[best] = np.nan_to_num((values - lowest) / max(highest - lowest, _TELLING))
+        known = np.where(np.isnan(values), np.nanmean(values), values)  # neither near nor far
+        scaled[best] = (known - lowest) / max(highest - lowest, _TELLING)
         return Candidates(self.rows, self.cosines, {**self.features, "maxsim": scaled})
 
     def features_of_relevance(self, match: Match) -> dict[str, Scores]:

@@ -131,6 +131,17 @@ def test_who_has_learned_something_keeps_it_unless_it_is_to_be_replaced(alices: 
     assert of.status() == alices.status()
 
 
+def test_who_has_switched_learning_off_keeps_it_off(alices: SonaEngine, tmp_path: Path) -> None:
+    of = engine(tmp_path)
+    of.choose(enabled=False, profile=None)
+
+    of.take(alices.exported(ALICE, "weights"), BOB, HELD, lambda _: True, replace=False)
+
+    assert not of.is_enabled
+    of.choose(enabled=True, profile=None)
+    assert of.has_learned
+
+
 def test_all_of_it_is_for_the_same_user_only(alices: SonaEngine, tmp_path: Path) -> None:
     with pytest.raises(InvalidMessage) as refused:
         taken(tmp_path, alices.exported(ALICE, "state"), BOB)

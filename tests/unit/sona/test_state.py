@@ -199,6 +199,44 @@ def test_an_array_that_does_not_fit_is_refused(taught: Learner, array: dict[str,
         load(signed(changed), MODEL)
 
 
+def of_shape(shape: list[int], value: float) -> dict[str, Any]:
+    array = np.full(shape, value, "<f4")
+    return {"shape": shape, "dtype": "f4", "b64": base64.b64encode(array.tobytes()).decode()}
+
+
+@pytest.mark.parametrize("value", [-1.0, 1e9])
+@pytest.mark.parametrize(("which", "name"), [("micro", "second"), ("ewc", "of_a")])
+def test_what_would_make_later_weights_infinite_is_refused(
+    taught: Learner, which: str, name: str, value: float
+) -> None:
+    changed = state(taught)
+    changed["ewc"] = changed["ewc"] or {
+        **changed["base"],
+        "of_a": of_shape(changed["base"]["a"]["shape"], 1.0),
+        "of_b": of_shape(changed["base"]["b"]["shape"], 1.0),
+        "tasks": 1,
+    }
+    load(signed(changed), MODEL)
+    of = changed["micro"]["a"] if which == "micro" else changed["ewc"]
+    of[name] = of_shape(of[name]["shape"], value)
+
+    with pytest.raises(Damaged) as refused:
+        load(signed(changed), MODEL)
+
+    assert refused.value.field == which
+
+
+def test_more_runs_than_there_is_room_for_and_one_that_comes_twice_are_refused(taught: Learner) -> None:
+    changed = state(taught)
+    lesson = changed["replay"][0]
+    many = [{**lesson, "id": f"{number:026}"} for number in range(2_001)]
+
+    for replay in ([lesson, lesson], many):
+        with pytest.raises(Damaged) as refused:
+            load(signed({**changed, "replay": replay}), MODEL)
+        assert refused.value.field == "replay"
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -227,24 +227,21 @@ def test_of_the_best_those_are_better_whose_pieces_are_near_to_those_of_the_quer
     assert [hit.score for hit in found] == pytest.approx([sum(parts(hit).values()) for hit in found], abs=1e-4)
 
 
-def test_a_memory_whose_pieces_are_not_known_is_none_of_the_near_ones(memory: Memory) -> None:
-    asked = maxsim.packed(units(4, DIM, seed=11))
+def test_a_memory_whose_pieces_are_not_known_is_neither_near_nor_far(memory: Memory) -> None:
+    asked, vector = maxsim.packed(units(4, DIM, seed=11)), units(1, DIM, seed=1)[0]
     memory.said("the mutex was late", signs=b"")
     memory.said("the mutex was slow", signs=b"")
-    vector = units(1, DIM, seed=1)[0]
-
     assert [parts(hit).get("maxsim") for hit in memory.hits("mutex", vector, signs=asked)] == [None] * 2
 
     memory.said("the mutex was fair", signs=asked)
-    memory.said("the mutex was free", signs=maxsim.packed(units(4, DIM, seed=12)))
+    memory.said("the mutex was free", signs=maxsim.packed(-units(4, DIM, seed=11)))
 
-    near = {decode_record(hit.record).text: "maxsim" in parts(hit) for hit in memory.hits("mutex", vector, signs=asked)}
-    assert near == {
-        "the mutex was late": False,
-        "the mutex was slow": False,
-        "the mutex was fair": True,
-        "the mutex was free": False,
-    }
+    found = memory.hits("mutex", vector, signs=asked)
+    near = {decode_record(hit.record).text: parts(hit).get("maxsim", 0.0) for hit in found}
+    whole = WEIGHTS_OF_PIECES["maxsim"]
+    assert near["the mutex was fair"] == whole > near["the mutex was late"] == near["the mutex was slow"] > 0
+    assert near["the mutex was slow"] == pytest.approx(whole / 2, abs=1e-4)
+    assert near["the mutex was free"] == 0
 
 
 def test_of_a_long_text_the_nearest_window_counts(memory: Memory) -> None:
