@@ -228,8 +228,8 @@ class Learner:
 
     @property
     def last_us(self) -> int:
-        """When the last run that it holds ended."""
-        return max((lesson.ended_us for lesson in self._replay), default=0)
+        """When the last run that came ended."""
+        return self._replay.last_us
 
     def about(self, intent: Intent) -> Learned | None:
         """Return what was learned that has to do with a question; None when learning is off, or nothing was learned."""

@@ -23,6 +23,9 @@ class Replay:
         self.room = room
         self._lessons = {lesson.id: lesson for lesson in lessons}
         self.seen = max(seen, len(self._lessons))  # so many came in all
+        self.last_us = max(
+            (lesson.ended_us for lesson in self._lessons.values()), default=0
+        )  # when the last of them ended
 
     def __len__(self) -> int:
         return len(self._lessons)
@@ -47,6 +50,7 @@ class Replay:
 
     def put(self, lesson: Lesson, rng: np.random.Generator) -> Lesson | None:
         """Keep a lesson, in the place of an earlier state of it, and return the one that had to go for it."""
+        self.last_us = max(self.last_us, lesson.ended_us)
         if lesson.id in self._lessons:
             self._lessons[lesson.id] = lesson
             return None
