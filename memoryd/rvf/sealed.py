@@ -644,14 +644,19 @@ class SealedPart:
         """Return a block of texts."""
         plain, start, total = self._blocks[block].item()
         plain_end, end, _ = self._blocks[block + 1].item()
-        at = self.head.sections[-1].offset
-        packed = self._payload[at + start : at + end]
+        start += self.head.sections[-1].offset
+        end += self.head.sections[-1].offset
+        at = self._at + rvf.HEADER_SIZE + start
+        if isinstance(self._payload, bytes):  # unmasked already
+            packed = self._payload[start:end]
+        else:  # a look at the pages themselves would keep them in memory
+            (packed,) = self._mapping.copy([(at, end - start)])
         if xxhash.xxh3_64_intdigest(packed) != total:
-            raise damaged(self._path, self._at + rvf.HEADER_SIZE + at + start, "checksum of texts fails")
+            raise damaged(self._path, at, "checksum of texts fails")
         try:
             return unpack(packed, plain_end - plain)
         except ValueError as error:
-            raise damaged(self._path, self._at + rvf.HEADER_SIZE + at + start, str(error)) from error
+            raise damaged(self._path, at, str(error)) from error
 
     def _fetch_blocks(self, blocks: Sequence[int]) -> None:
         """Have the disk read these blocks together, like rows."""
