@@ -162,9 +162,8 @@ class Recaller:
             words, asked = looked
             learned = None
             if meaning is not None and message.as_of is None and not isinstance(words, StorageFault):
-                learned = self.learning.about(
-                    words, meaning.vector
-                )  # not what was learned after the moment that is asked for
+                # Not what was learned after the moment that is asked for.
+                learned = self.learning.about(words, meaning.vector)
             question = Understood(view, words, asked, meaning, learned)
             found: R | MemorydError
             try:

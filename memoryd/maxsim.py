@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from memoryd.protocol.interfaces import Vectors
 
-MOST: Final = (
-    24  # of one window of a text, so that it takes no more room than this; its pieces then stand together in runs
-)
+MOST: Final = 24  # of one window of a text; of more pieces some that follow each other stand together
 _NUMBERS: Final = 192  # of a vector whose signs are kept, about; evenly spread
 _WORD: Final = 8  # bytes that are compared at once
 

@@ -39,9 +39,7 @@ OF_TIME: Final = 32  # of each list, among those of the time that the query pref
 CLOSER: Final = 32  # candidates that are looked at more closely: by their windows if they are long, and piece by piece
 _NO_ROWS: Final = np.empty(0, np.int64)
 
-_TELLING: Final = (
-    0.1  # of likenesses piece by piece: a smaller difference between the best and the last of them tells little
-)
+_TELLING: Final = 0.1  # a smaller difference of likeness between the best and the last tells little
 
 _AROUND: Final = 50  # of the best by words, whose neighbours are candidates too
 
@@ -68,7 +66,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "time": 0.098,
     "unsaid": 0.200,
 }
-# With `maxsim`, which says much of what words and vectors say; those above choose whom it is known of.
+# With `maxsim`, which says much of what words and vectors say; by those above it is chosen who is looked at.
 WEIGHTS_OF_PIECES: Final[Mapping[str, float]] = {
     "words": 0.128,
     "words_after": 0.029,
