@@ -16,6 +16,7 @@ import numpy as np
 from memoryd.protocol.keys import folded, keys_of
 from memoryd.protocol.records import Attributes, MemoryKind, MemorySource, microseconds
 from memoryd.vectors.blocks import Blocks
+from memoryd.vectors.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,13 +39,20 @@ _KINDS: Final = {kind: code for code, kind in enumerate(MemoryKind)}
 _SOURCES: Final = {source: code for code, source in enumerate(MemorySource)}
 
 _COLUMNS: Final = np.dtype(
-    [("key", np.uint64, (2,)), ("time_us", np.int64), ("session", np.int32), ("kind", np.uint8), ("source", np.uint8)],
+    [
+        ("key", np.uint64, (2,)),
+        ("time_us", np.int64),
+        ("text", np.uint32, (3,)),  # its place, see `Texts`
+        ("session", np.int32),
+        ("kind", np.uint8),
+        ("source", np.uint8),
+    ],
     align=True,
 )
 
-# What CPython 3.11 spends on a row besides vector, columns and text: the id as str (75), the bytes object around the
-# record (33), two list slots, and a dict entry with its share of empty slots (about 100).
-_ROW_OVERHEAD: Final = 224
+# What CPython 3.11 spends on a row besides vector, columns and text: the id as str (75), a list slot, and a dict entry with its
+# share of empty slots (about 100).
+_ROW_OVERHEAD: Final = 183
 
 _decoder: Final = msgspec.msgpack.Decoder(Attributes)
 
@@ -66,13 +74,12 @@ class Table:
         self.mapped: Final = self._first[-1]
         self._columns = np.zeros(len(contents.vectors), _COLUMNS)
         self._alive = np.concatenate([*(part.alive() for part in self.sealed), np.zeros(len(contents.vectors), bool)])
-        self._records: list[bytes] = []
+        self._texts = Texts()
         self._ids: list[RecordId] = []
         self._row_of: dict[RecordId, int] = {}  # of the live rows in memory
         self.rows = self.mapped
         self.live = int(np.count_nonzero(self._alive))
         self._sessions: dict[str, int] = {}
-        self._text_bytes = 0
         self._enter(contents.records, [_decoder.decode(record) for record in contents.records])
 
     def add(self, records: Sequence[bytes], vectors: Vectors) -> None:
@@ -101,7 +108,7 @@ class Table:
         """Return the encoded records in these rows, int64 [m] ascending; HIDDEN for those that were discarded."""
         sealed, in_memory = self._split(rows)
         found = [record for part, slots in sealed for record in part.records(slots)]
-        found += [self._records[row] for row in in_memory]
+        found += self._texts.take(self._columns["text"][in_memory])
         return [record if alive else HIDDEN for record, alive in zip(found, self._alive[rows].tolist(), strict=True)]
 
     def ids(self, rows: Rows) -> list[RecordId]:
@@ -173,8 +180,8 @@ class Table:
     @property
     def resident_bytes(self) -> int:
         sessions = sum(len(session) + 150 for session in self._sessions)
-        held = self.vectors.resident_bytes + self._columns.nbytes + self._alive.nbytes + self._text_bytes
-        return held + len(self._records) * _ROW_OVERHEAD + sessions
+        held = self.vectors.resident_bytes + self._columns.nbytes + self._alive.nbytes + self._texts.resident_bytes
+        return held + len(self._ids) * _ROW_OVERHEAD + sessions
 
     def _enter(self, records: Sequence[bytes], decoded: Sequence[Attributes]) -> None:
         """Fill the columns of rows whose vectors stand in place already, then let readers see them."""
@@ -185,10 +192,9 @@ class Table:
         columns["session"] = [self._sessions.setdefault(one.session_id, len(self._sessions)) for one in decoded]
         columns["kind"] = [_KINDS[one.kind] for one in decoded]
         columns["source"] = [_SOURCES[one.source] for one in decoded]
+        columns["text"] = self._texts.add(records)
         self._alive[first:behind] = True
-        self._records += records
         self._ids += [one.id for one in decoded]
-        self._text_bytes += sum(map(len, records))
         self.live += len(records)
         for row, one in enumerate(decoded, first):
             earlier = self._row_of.get(one.id)
@@ -200,9 +206,8 @@ class Table:
     def _hide(self, row: int) -> None:
         self._alive[row] = False
         self.live -= 1
-        if row >= self.mapped:
-            self._text_bytes -= len(self._records[row - self.mapped])
-            self._records[row - self.mapped] = HIDDEN
+        if row >= self.mapped:  # a reader who takes it half overwritten sees behind it that it is hidden
+            self._texts.erase(self._columns["text"][row - self.mapped])
 
     def _hide_sealed(self, ids: Sequence[RecordId]) -> None:
         for row in self._sealed_rows(ids):
