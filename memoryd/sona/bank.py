@@ -193,6 +193,9 @@ class Bank:
 
     def _same(self, intent: Intent) -> int | None:
         """Return the place of the same question, if it has come."""
+        cosines = self._vectors[: len(self._entries)] @ intent.vector
+        if not (cosines > _SAME_VECTOR).any():  # as with most: their words need no look
+            return None
         compared = self._compared(intent)
         has_words = np.float32(intent.rarity @ intent.rarity) > _TINY
         is_wordless = (self._own[: len(self._entries)] <= _TINY) & (not has_words)

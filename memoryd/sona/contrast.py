@@ -67,6 +67,11 @@ class Task:
             helped=_helped(self.credit[rows]),
         )
 
+    def behind(self, adapter: Adapter) -> Task:
+        """Return it as an adapter sees it that stands behind this one."""
+        questions = adapter.bent(self.questions)
+        return replace(self, questions=questions, cosines=questions @ self.vectors.T)
+
 
 def task(lessons: Sequence[Lesson], memories: Memories, besides: Keys) -> Task | None:
     """Return the task of the lessons of which something that helped is still there; the keys `besides` are columns too.
@@ -120,24 +125,19 @@ def _numbers(lessons: Sequence[Lesson], columns: Keys) -> tuple[Floats, Floats, 
     return base, credit, weight
 
 
-def slopes(
-    adapter: Adapter, given: Task, behind: Adapter | None = None, free: Floats | None = None
-) -> tuple[Floats, Floats, Floats]:
+def slopes(adapter: Adapter, given: Task, free: Floats | None = None) -> tuple[Floats, Floats, Floats]:
     """Return the gradients of the mean loss: of A, of B, and of the columns' scores, float32 [m].
 
-    The adapter stands `behind` another one, if there is one. What is `free`, float32 [m], is added to the score of each column.
+    What is `free`, float32 [m], is added to the score of each column.
     """
-    questions, cosines = given.questions, given.cosines
-    if behind is not None:
-        questions = behind.bent(questions)
-        cosines = questions @ given.vectors.T
+    questions = given.questions
     low = questions @ adapter.a.T  # [n, rank]
     seen = given.vectors @ adapter.b  # [m, rank]
     raw = questions + low @ adapter.b.T
     lengths = np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     # What follows goes through [n, m] numbers as seldom as it can, and in place.
     products = low @ seen.T  # raw . m
-    products += cosines
+    products += given.cosines
     z = products * (np.float32(LEARNED / TEMPERATURE) / lengths)
     z += given.offset
     if free is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from memoryd.sona.bank import said
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, task
-from memoryd.sona.fitting import trained
+from memoryd.sona.fitting import BATCH, trained
 from memoryd.sona.lora import Adapter
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ _TINY: Final = 1e-12
 def change(
     lessons: Sequence[Lesson], memories: Memories, bank: Bank, profile: Profile, rng: np.random.Generator
 ) -> float | None:
-    """Return how many nats more likely what helped becomes, in the mean over runs; None when there are too few of them."""
-    positive = [lesson for lesson in lessons if lesson.is_positive][-_MOST:]
-    given = task(positive, memories, memories.sample(_NEGATIVES, rng)) if len(positive) >= ENOUGH else None
+    """Return how many nats more likely what helped in these lessons becomes, in the mean; None when there are too few of them."""
+    enough = len(lessons) >= ENOUGH
+    given = task(lessons[-_MOST:], memories, memories.sample(_NEGATIVES, rng)) if enough else None
     if given is None or len(given.lessons) < ENOUGH:
         return None
     order = rng.permutation(len(given.lessons))
@@ -49,7 +49,8 @@ def change(
     for fold in range(_FOLDS):
         held_out, others = order[fold::_FOLDS], np.delete(order, np.s_[fold::_FOLDS])
         fresh = Adapter.fresh(given.questions.shape[1], profile.base_rank, rng)
-        adapter = trained(fresh, given.some(others), _STEPS, _RATE, rng)
+        parts = [given.some(rows) for rows in np.array_split(others, -(-len(others) // BATCH))]
+        adapter = trained(fresh, parts, _STEPS, _RATE)
         changes.append(_changes(adapter, given.some(held_out), bank))
     return float(np.concatenate(changes).mean())
 

@@ -23,7 +23,7 @@ from memoryd.protocol.ids import RecordId
 from memoryd.protocol.messages import LearningStatus
 from memoryd.sona.bank import Bank, said
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
-from memoryd.sona.fitting import fitted, important
+from memoryd.sona.fitting import fitted, important, prepared
 from memoryd.sona.guard import ENOUGH, LEAST, change
 from memoryd.sona.lora import Adapter, Training
 from memoryd.sona.patterns import patterns
@@ -153,12 +153,12 @@ class Learner:
             runs=len(self._replay),
             seen=self._replay.seen,
             room=self.profile.replay,
-            positive=self._positive,
+            positive=self._replay.positives,
             generation=self.generation,
             accepted=self.accepted,
             refused=self.refused,
             earlier=len(self._earlier),
-            due_in=max(0, self._runs_to_go, ENOUGH - self._positive),
+            due_in=max(0, self._runs_to_go, ENOUGH - self._replay.positives),
             outcome=self.last.outcome if self.last else "",
             gain=self.last.gain if self.last else None,
             base=0.0 if self._base is None else self._base.size,
@@ -203,7 +203,7 @@ class Learner:
 
         And whether the guard can judge it.
         """
-        return self._runs_to_go <= 0 and self._positive >= ENOUGH
+        return self._runs_to_go <= 0 and self._replay.positives >= ENOUGH
 
     @property
     def _runs_to_go(self) -> int:
@@ -272,7 +272,7 @@ class Learner:
         return self.last
 
     def _refitted(self, memories: Memories) -> Cycle:
-        rng, lessons = self._rng(), list(self._replay)
+        rng, lessons = self._rng(), self._replay.positive()
         gain = change(lessons, memories, self._bank, self.profile, rng)
         if gain is None:
             return Cycle("too few", None)
@@ -280,10 +280,11 @@ class Learner:
             self.refused += 1
             return Cycle("refused", gain)
         start, held = (None, None) if self._replay.is_whole else (self._base, self._held)
-        base = fitted(lessons, memories, self.profile, rng, start=start, held=held)
-        if base is None:
+        batches = prepared(lessons, memories, self.profile, rng)
+        if not batches:
             return Cycle("too few", gain)
-        self._held = important(self._held, base, lessons, memories, self.profile, rng)
+        base = fitted(batches, self.profile, rng, start=start, held=held)
+        self._held = important(self._held, base, batches)
         self._earlier.append((self.generation, self._base))
         self._base, self._micro = base, None
         self.generation += 1
@@ -331,10 +332,6 @@ class Learner:
         """Return a micro adapter that goes on from here."""
         return Training(adapter, _INSTANT_RATE)
 
-    @property
-    def _positive(self) -> int:
-        return sum(lesson.is_positive for lesson in self._replay)
-
     def _tidy(self) -> None:
         if self._bank.is_thin:
             self._bank = Bank(self._dim, self._bank.lessons())
@@ -350,9 +347,11 @@ class Learner:
         given = task([lesson, *islice(earlier, _BESIDE)], memories, memories.sample(_OTHERS, rng))
         if given is None:
             return
+        if self._base is not None:
+            given = given.behind(self._base)
         training = self._micro or self.micro_of(Adapter.fresh(self._dim, self.profile.micro_rank, rng))
         for _ in range(_INSTANT_STEPS):
-            of_a, of_b, _ = slopes(training.adapter, given, behind=self._base)
+            of_a, of_b, _ = slopes(training.adapter, given)
             training.step(of_a, of_b)
         training.bound()  # it begins anew with a fit only, and there may long be none
         self._micro = training

@@ -23,13 +23,14 @@ _FIRST: Final = (
 )
 _SECOND: Final = 0.99
 _TINY: Final = 1e-8
+_SHORTEST: Final = np.finfo(np.float32).tiny
 LARGEST: Final = 4.0  # of |B A|: no question is bent further
 
 
 def unit(rows: NDArray[np.floating[Any]]) -> Floats:
     """Return vectors, float32 [dim] or [n, dim], at unit length."""
-    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    scaled: Floats = (rows / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    lengths = np.sqrt(np.vecdot(rows, rows))[..., None]
+    scaled: Floats = (rows / np.maximum(lengths, _SHORTEST)).astype(np.float32, copy=False)
     return scaled
 
 

@@ -22,6 +22,7 @@ class Replay:
     def __init__(self, room: int, lessons: Iterable[Lesson] = (), seen: int = 0) -> None:
         self.room = room
         self._lessons = {lesson.id: lesson for lesson in lessons}
+        self._positive = {lesson.id for lesson in self._lessons.values() if lesson.is_positive}
         self.seen = max(seen, len(self._lessons))  # so many came in all
         self.last_us = max(
             (lesson.ended_us for lesson in self._lessons.values()), default=0
@@ -44,6 +45,15 @@ class Replay:
         """Whether it still holds everything that came."""
         return self.seen == len(self._lessons)
 
+    @property
+    def positives(self) -> int:
+        """In how many of them something helped."""
+        return len(self._positive)
+
+    def positive(self) -> list[Lesson]:
+        """Return those in which something helped."""
+        return [lesson for which, lesson in self._lessons.items() if which in self._positive]
+
     def last(self, count: int) -> Sequence[Lesson]:
         """Return the last ones to come."""
         return list(self._lessons.values())[-count:]
@@ -51,10 +61,11 @@ class Replay:
     def put(self, lesson: Lesson, rng: np.random.Generator) -> Lesson | None:
         """Keep a lesson, in the place of an earlier state of it, and return the one that had to go for it."""
         self.last_us = max(self.last_us, lesson.ended_us)
-        if lesson.id in self._lessons:
-            self._lessons[lesson.id] = lesson
-            return None
+        is_new = lesson.id not in self._lessons
         self._lessons[lesson.id] = lesson
+        (self._positive.add if lesson.is_positive else self._positive.discard)(lesson.id)
+        if not is_new:
+            return None
         self.seen += 1
         if len(self._lessons) <= self.room:
             return None
@@ -64,4 +75,5 @@ class Replay:
         place = int(rng.integers(0, max(1, self.seen - half)))
         if place < half:  # it stays, in the place of another of the sample
             leaving = old[place]
+        self._positive.discard(leaving)
         return self._lessons.pop(leaving)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from memoryd.sona.contrast import slopes, task
+from memoryd.sona.contrast import Task, slopes, task
 from memoryd.sona.ewc import Consolidated, consolidated, strength
-from memoryd.sona.fitting import fitted, important
+from memoryd.sona.fitting import BATCH, fitted, important, prepared
 from memoryd.sona.lora import LARGEST, Adam, Adapter, Training
 from memoryd.sona.profiles import profile
 from tests.helpers.lessons import DIM, Held, intent, lesson
@@ -63,7 +63,7 @@ def test_the_gradients_are_those_of_the_loss(before: str) -> None:
     behind = moved(Adapter.fresh(DIM, 4, rng()), seed=4) if before != "nothing" else None
     given = task(some_lessons(), held, held.sample(20, rng()))
     assert given is not None
-    of_a, of_b, _ = slopes(adapter, given, behind)
+    of_a, of_b, _ = slopes(adapter, given if behind is None else given.behind(behind))
     of_b = of_b - 0.1 * adapter.b  # the decay
 
     for factor, slope in (("a", of_a), ("b", of_b)):
@@ -101,20 +101,21 @@ def test_a_gradient_of_another_shape_is_refused() -> None:
         Adam(np.zeros(3, np.float32), 0.1).step(np.zeros(4, np.float32))
 
 
+def batches(held: Held) -> list[Task]:
+    return prepared(some_lessons(), held, BALANCED, rng())
+
+
 def test_fitting_puts_what_helped_first() -> None:
     held = Held()
-    adapter = fitted(some_lessons(), held, BALANCED, rng())
-    assert adapter is not None
+    adapter = fitted(batches(held), BALANCED, rng())
 
     assert loss(adapter, held) < loss(Adapter.fresh(DIM, 8, rng()), held) - 0.1
     assert adapter.rank == BALANCED.base_rank
 
 
 def test_fitting_the_same_again_gives_the_same() -> None:
-    first, second = (fitted(some_lessons(), Held(), BALANCED, rng()) for _ in range(2))
+    first, second = (fitted(batches(Held()), BALANCED, rng()) for _ in range(2))
 
-    assert first is not None
-    assert second is not None
     assert np.array_equal(first.a, second.a)
     assert np.array_equal(first.b, second.b)
 
@@ -123,10 +124,26 @@ def test_there_is_nothing_to_fit_without_something_that_helped() -> None:
     held = Held()
     asked = intent(units(1, DIM, seed=5)[0])
 
-    assert fitted([], held, BALANCED, rng()) is None
-    assert fitted([lesson(1, asked, [1, 2, 3])], held, BALANCED, rng()) is None
+    assert prepared([], held, BALANCED, rng()) == []
+    assert prepared([lesson(1, asked, [1, 2, 3])], held, BALANCED, rng()) == []
     held.gone = {2}
-    assert fitted([lesson(1, asked, [1, 2, 3], [2])], held, BALANCED, rng()) is None
+    assert prepared([lesson(1, asked, [1, 2, 3], [2])], held, BALANCED, rng()) == []
+
+
+def test_a_batch_has_the_memories_of_its_own_lessons_and_some_that_are_the_same_for_all() -> None:
+    held, edge = Held(count=400), profile("edge")
+    asked = units(BATCH + 2, DIM, seed=5)
+    lessons = [lesson(n, intent(asked[n]), [n], [n]) for n in range(BATCH + 2)]
+
+    first, second = prepared(lessons, held, edge, rng())
+
+    assert len(first.lessons) == len(second.lessons) == BATCH // 2 + 1
+    assert {each.id for each in (*first.lessons, *second.lessons)} == {each.id for each in lessons}
+    named = [{int(key) for each in batch.lessons for key in each.keys} for batch in (first, second)]
+    besides = set(first.columns.tolist()) & set(second.columns.tolist())
+    assert len(besides) >= edge.negatives
+    assert set(first.columns.tolist()) == named[0] | besides
+    assert set(second.columns.tolist()) == named[1] | besides
 
 
 def test_what_was_shown_in_vain_weighs_more_and_what_did_harm_most() -> None:
@@ -148,10 +165,8 @@ def test_a_column_that_was_no_candidate_is_worth_as_much_as_the_last_one() -> No
 
 def test_what_was_consolidated_pulls_back_to_where_it_stood() -> None:
     held = Held()
-    adapter = fitted(some_lessons(), held, BALANCED, rng())
-    assert adapter is not None
-    kept = important(None, adapter, some_lessons(), held, BALANCED, rng())
-    assert kept is not None
+    adapter = fitted(batches(held), BALANCED, rng())
+    kept = important(None, adapter, batches(held))
 
     of_a, of_b = kept.pull(moved(adapter), 0.5)
     stays_a, stays_b = kept.pull(adapter, 0.5)

@@ -65,3 +65,22 @@ def test_who_goes_is_named() -> None:
 
     assert gone is not None
     assert gone.ended_us not in [each.ended_us for each in replay]
+
+
+def test_it_knows_in_which_of_them_something_helped_in_the_order_in_which_they_came() -> None:
+    replay, asked = Replay(3), intent(VECTOR)
+    good, bad = (lambda n: lesson(n, asked, [1, 2], [1])), (lambda n: lesson(n, asked, [1, 2]))
+    rng = np.random.default_rng(1)
+
+    for each in (good(1), bad(2), good(3)):
+        replay.put(each, rng)
+    assert [each.id for each in replay.positive()] == [good(1).id, good(3).id]
+
+    replay.put(good(2), rng)  # judged anew
+    replay.put(bad(1), rng)
+    assert [each.id for each in replay.positive()] == [good(2).id, good(3).id]
+
+    for number in range(4, 40):
+        replay.put(bad(number), rng)
+        assert [each.id for each in replay.positive()] == [each.id for each in replay if each.is_positive]
+        assert replay.positives == len(replay.positive())
