@@ -36,6 +36,8 @@ _LESSON_BYTES: Final = (
     7_168  # of one run in memory, about: its vector twice, its keys and what the bank says of it, all as objects
 )
 
+_ARCHIVED_BYTES: Final = 5_120  # the same of one that is archived
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -91,7 +93,7 @@ class SonaEngine:
 
     @property
     def resident_bytes(self) -> int:
-        return _LESSON_BYTES * len(self._learner)
+        return _LESSON_BYTES * len(self._learner) + _ARCHIVED_BYTES * self._learner.archived
 
     @property
     def is_due(self) -> bool:

@@ -213,6 +213,22 @@ def test_a_run_that_is_not_held_can_only_have_gone_when_others_had_to_go(tmp_pat
     assert not of.may_have_been_learned(0)
 
 
+def test_a_run_that_is_archived_is_known_and_of_others_it_is_only_said_that_they_may_have_been(tmp_path: Path) -> None:
+    of, given = engine(tmp_path), runs(500)
+    of.choose(enabled=None, profile="edge")  # room for 200, and 200 more
+    before = of.resident_bytes
+    for run in given[:400]:
+        of.learn(run, Held())
+
+    assert all(of.lesson(run.id) is not None for run in given[:400])
+    assert not of.may_have_been_learned(0)
+    assert of.resident_bytes - before > 200 * 7_168
+    for run in given[400:]:
+        of.learn(run, Held())
+    assert of.may_have_been_learned(0)
+    assert not of.may_have_been_learned(500)
+
+
 def test_discarded_it_begins_anew(tmp_path: Path) -> None:
     of = taught(tmp_path)
 
