@@ -230,13 +230,12 @@ class Bank:
 
     def _same(self, intent: Intent) -> int | None:
         """Return the place of the same question, if it has come."""
-        compared = self._compared(intent)
-        has_words = np.float32(intent.rarity @ intent.rarity) > _TINY
-        is_wordless = (self._own[: len(self._entries)] <= _TINY) & (not has_words)
-        has_its_words = compared.contained * compared.contains > _SAME_WORDS**2
-        is_same = (compared.cosines > _SAME_VECTOR) & (is_wordless | has_its_words) & ~compared.is_differing
-        found = np.flatnonzero(is_same).tolist()
-        return next((place for place in found if self._entries[place].lessons), None)
+        cosines = self._vectors[: len(self._entries)] @ intent.vector
+        for place in np.flatnonzero(cosines > _SAME_VECTOR).tolist():
+            runs = self._entries[place].lessons
+            if runs and _has_same_words(runs[0].intent, intent):
+                return int(place)
+        return None
 
     def _open(self, lessons: Sequence[Lesson]) -> None:
         """Make a place for runs that ask the same; what the first of them asks stands there."""
@@ -249,7 +248,7 @@ class Bank:
             self._terms, self._low, self._places = _grown(self._terms), _grown(self._low), _grown(self._places)
         self._vectors[place] = intent.vector
         self._asks_when[place] = _UNKNOWN if intent.asks_when is None else intent.asks_when
-        self._own[place] = max(float(intent.rarity @ intent.rarity), _TINY)
+        self._own[place] = _own(intent)
         self._terms[self._used : self._used + count] = intent.terms
         self._low[self._used : self._used + count] = intent.terms & _LOW
         self._places[self._used : self._used + count] = place
@@ -273,7 +272,7 @@ class Bank:
             of_entries, weights = of_entries[is_there], intent.rarity[places[is_there]] ** 2
             common += np.bincount(of_entries, weights, count).astype(np.float32)
             shared += np.bincount(of_entries, minlength=count)
-        own = max(float(intent.rarity @ intent.rarity), _TINY)
+        own = _own(intent)
         asks_when = self._asks_when[:count]
         is_known = (asks_when != _UNKNOWN) & (intent.asks_when is not None)
         return _Compared(
@@ -283,6 +282,22 @@ class Bank:
             lacking=np.float32(1) - shared / np.float32(max(1, len(intent.terms))),
             is_differing=is_known & (asks_when != bool(intent.asks_when)),
         )
+
+
+def _own(intent: Intent) -> float:
+    """Return how much the words of a question say."""
+    return max(float(intent.rarity @ intent.rarity), _TINY)
+
+
+def _has_same_words(earlier: Intent, intent: Intent) -> bool:
+    """Whether what two questions say in words is the same but for a hundredth, and both ask when, or neither."""
+    if None not in (earlier.asks_when, intent.asks_when) and earlier.asks_when != intent.asks_when:
+        return False
+    own, others = _own(intent), _own(earlier)
+    if own <= _TINY or others <= _TINY:
+        return own == others
+    common = float(np.square(intent.rarity[np.isin(intent.terms, earlier.terms)]).sum())
+    return min(1.0, common / own) * min(1.0, common / others) > _SAME_WORDS**2
 
 
 def said(near: Sequence[Near], in_vain: float = IN_VAIN) -> dict[int, float]:

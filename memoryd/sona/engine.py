@@ -35,8 +35,7 @@ _LARGEST: Final = 1 << 28  # bytes of a state that is read
 _LESSON_BYTES: Final = (
     7_168  # of one run in memory, about: its vector twice, its keys and what the bank says of it, all as objects
 )
-
-_ARCHIVED_BYTES: Final = 5_120  # the same of one that is archived
+_ARCHIVED_BYTES: Final = 6_144  # the same of one that is archived
 
 
 @dataclass(frozen=True, slots=True)

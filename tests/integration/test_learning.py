@@ -137,7 +137,7 @@ async def test_it_is_still_known_bit_for_bit_after_a_restart(tmp_path: Path) -> 
         await learned(house)
         before = await house.memory.recall(QUERY, user=USER, top_k=10)
 
-    assert json.loads((tmp_path / "data" / USER / NAME).read_bytes())["version"] == 2
+    assert json.loads((tmp_path / "data" / USER / NAME).read_bytes())["version"] == 3
     async with running(tmp_path) as house:
         again = await house.memory.recall(QUERY, user=USER, top_k=10)
         assert again.memories == before.memories
