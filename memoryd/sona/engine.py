@@ -99,6 +99,10 @@ class SonaEngine:
         return self._learner.is_due
 
     @property
+    def is_at_boundary(self) -> bool:
+        return self._learner.is_at_boundary
+
+    @property
     def generation(self) -> int:
         return self._learner.generation
 

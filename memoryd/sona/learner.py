@@ -23,6 +23,7 @@ from memoryd.protocol.ids import RecordId
 from memoryd.protocol.messages import LearningStatus
 from memoryd.sona.archive import Archive, reduced
 from memoryd.sona.bank import Bank, said
+from memoryd.sona.boundary import LAST, MOST, is_boundary
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
 from memoryd.sona.fitting import fitted, important
 from memoryd.sona.guard import ENOUGH, LEAST, change
@@ -47,6 +48,7 @@ _OTHERS: Final = 32  # memories that nobody asked for, in an instant step
 _INSTANT_STEPS: Final = 2
 _INSTANT_RATE: Final = 0.003
 
+_LOOKED_FOR: Final = 5  # runs between two times that a task boundary is looked for, which takes a tenth of a step
 _MOST_OF_IT: Final = 0.8  # of the room for runs
 _GENERATIONS: Final = 5  # earlier ones that are kept
 _SEED: Final = 20260101
@@ -84,7 +86,7 @@ class Snapshot:
     """All that a learner knows: `lessons` are those that replay holds.
 
     The bank follows from them and the archive; `questions` are those of them that it holds for one question, in its order, and nothing
-    when it is to find that out.
+    when it is to find that out. So many of the last runs are known to be `in_task`; `is_at_boundary` until a fit when it has just begun.
     """
 
     base: Adapter | None
@@ -101,6 +103,8 @@ class Snapshot:
     last: Cycle | None = None
     archive: tuple[Lesson, ...] = ()
     questions: tuple[Sequence[Lesson], ...] = ()
+    in_task: int = 0
+    is_at_boundary: bool = False
 
 
 _NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0, 0)
@@ -117,6 +121,8 @@ class Learner:
         self.refused = known.refused
         self.last = known.last
         self._since_refit = known.since_refit  # so many runs came
+        self._in_task = known.in_task
+        self._is_at_boundary = known.is_at_boundary
         self._dim = dim
         self._base = known.base
         self._earlier = deque(known.earlier, maxlen=_GENERATIONS)
@@ -146,6 +152,8 @@ class Learner:
             last=self.last,
             archive=tuple(self._archive),
             questions=tuple(self._bank.questions()),
+            in_task=self._in_task,
+            is_at_boundary=self._is_at_boundary,
         )
 
     def __len__(self) -> int:
@@ -212,6 +220,7 @@ class Learner:
             seen=self._replay.seen,
             shown=self._shown,
             since_refit=profile.refit_every,
+            in_task=self._in_task,
         )
         other = Learner(self._dim, profile, known)
         for lesson in self._known:
@@ -225,13 +234,20 @@ class Learner:
     def is_due(self) -> bool:
         """Whether so many runs came, or weights went, or so much of the room is taken, that the base adapter should be fitted anew.
 
-        And whether the guard can judge it.
+        Or the user has come to ask about something else. And whether the guard can judge it.
         """
         return self._runs_to_go <= 0 and self._positive >= ENOUGH
 
     @property
+    def is_at_boundary(self) -> bool:
+        """Whether it is due before more is learned, since the user has come to ask about something else."""
+        return self._is_at_boundary and self.is_due
+
+    @property
     def _runs_to_go(self) -> int:
         """In how many runs the next fit is due: once, before any had to go for others, when most of the room is taken."""
+        if self._is_at_boundary:
+            return 0
         left = self.profile.refit_every - self._since_refit
         taken = int(_MOST_OF_IT * self.profile.replay)
         was_before = self._replay.seen - self._since_refit < taken
@@ -277,19 +293,22 @@ class Learner:
         A run that was known is judged anew.
         """
         lesson, rng = _rounded(lesson), self._rng()
-        if self.lesson(lesson.id) is None:
+        is_new = self.lesson(lesson.id) is None
+        if is_new:
             self._shown.update(lesson.keys[: len(lesson.shown)].tolist())
         self._since_refit += 1
         self._bank.put(lesson)
         leaving = lesson if lesson.id in self._archive else self._replay.put(lesson, rng)
         if leaving is not None:
             self._put_away(leaving)
+        if is_new:
+            self._look_for_boundary()
         if lesson.is_positive and not lesson.is_coarse:
             self._step(lesson, memories, rng)
 
     def refit(self, memories: Memories) -> Cycle:
         """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
-        self._since_refit = 0
+        self._since_refit, self._is_at_boundary = 0, False
         with threadpool_limits(limits=1, user_api="blas"):  # more threads spin for products as small as these
             self.last = self._refitted(memories)
         return self.last
@@ -343,6 +362,8 @@ class Learner:
             known = [each for each in left if each is not None]
             archived = [each for each in known if each.id in self._archive]
             lessons = [each for each in known if each.id in self._replay]
+            in_task = {each.id for each in self._replay.last(self._in_task)}
+            self._in_task = sum(each.id in in_task for each in lessons)
             self._replay = Replay(self.profile.replay, lessons, self._replay.seen - len(held) + len(known))
             self._archive = Archive(self.profile.archive, archived)
             self._bank = Bank(self._dim, known)
@@ -374,6 +395,14 @@ class Learner:
             self._bank.drop(which)
         if self._bank.is_thin:
             self._bank = self._bank.compact()
+
+    def _look_for_boundary(self) -> None:
+        self._in_task = min(MOST, self._in_task + 1)
+        if self._replay.seen % _LOOKED_FOR:
+            return
+        half = self._replay.room // 2  # before that stands a sample, from which what came between is missing
+        if is_boundary(self._replay.last(min(self._in_task, half))):
+            self._in_task, self._is_at_boundary = LAST, True
 
     def _rng(self) -> np.random.Generator:
         """Return what chance there is: the same after a restart."""

@@ -7,11 +7,12 @@
     replay[]          {id, vector, terms, rarity, asks_when, shown, keys, base, credit, harmed, quality, coarse, ended_us}
     archive[]         the same of runs that are not in replay any more, of what was shown
     questions[][]     runs that the bank holds for one question, by their places in archive and, behind it, replay
+    in_task, is_at_boundary    so many of the last runs are of one task, and whether no fit came since it was found to be new
     checksum          SHA-256 of all the others, as they stand here
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
 known are kept. Weights are float32 as they are used; what lessons say is rounded to float16 when it is learned, so that nothing changes
-when it is read again. Version 2 has neither archive nor questions; what was written before `accepted` and `last` were has neither.
+when it is read again. Version 2 has neither these nor archive and questions; what was written before `accepted` and `last` were has neither.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
         "replay": [_lesson(each) for each in known.lessons],
         "archive": [_lesson(each) for each in known.archive],
         "questions": _questions(known),
+        "in_task": known.in_task,
+        "is_at_boundary": known.is_at_boundary,
     }
     return msgspec.json.encode({**found, "checksum": _checksum(found)})
 
@@ -114,12 +117,20 @@ _KNOWN: Final = frozenset(
     (
         "version", "embedder", "dim", "profile", "enabled", "generation", "accepted", "refused", "last", "seen", "since_refit",
         "updated_us", "base", "earlier", "micro", "ewc", "shown", "replay", "archive", "questions",
+        "in_task", "is_at_boundary",
     )
 )  # fmt: skip
 
 
 # Keys that were not there from the beginning.
-_LATER: Final[Mapping[str, object]] = {"accepted": 0, "last": None, "archive": [], "questions": []}
+_LATER: Final[Mapping[str, object]] = {
+    "accepted": 0,
+    "last": None,
+    "archive": [],
+    "questions": [],
+    "in_task": 0,
+    "is_at_boundary": False,
+}
 
 
 def _part(found: Json, name: str, read: Callable[[Any], T]) -> T:
@@ -155,6 +166,8 @@ def _learner(found: Json, dim: int) -> Learner:
         last=part("last", _cycle),
         archive=archive,
         questions=part("questions", lambda given: _grouped(given, (*archive, *lessons))),
+        in_task=part("in_task", _count),
+        is_at_boundary=part("is_at_boundary", _bool),
     )
     learner = Learner(dim, chosen, snapshot)
     learner.is_enabled = part("enabled", _bool)

@@ -130,6 +130,27 @@ async def test_ten_thousand_open_runs_are_kept_and_the_last_of_them_is_learned_f
         assert ended.quality == 0.1
 
 
+async def test_who_comes_to_ask_about_something_else_has_it_consolidated_before_more_is_learned(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        await house.memory.set_learning(
+            profile="batch", user=USER
+        )  # in which nothing else makes a fit due before 200 runs
+        for number in range(70):
+            await ran(house, ids, [HELPFUL], query=f"how did we mend the queue of {number}")
+        for number in range(50):
+            await ran(house, ids, [HELPFUL], query=f"which boats sail from harbour {number}")
+
+        async def is_learned() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 120
+
+        await eventually(is_learned)
+        status = await house.memory.learning(user=USER)
+
+        assert status.outcome
+        assert 100 < status.due_in < 200  # runs came behind it
+
+
 async def test_it_is_still_known_bit_for_bit_after_a_restart(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
         ids = await filled(house)

@@ -14,6 +14,7 @@ from memoryd.protocol.errors import DiskFull, StorageFault
 from memoryd.protocol.interfaces import ModelInfo
 from memoryd.sona.engine import ASIDE, NAME, Settings, SonaEngine
 from tests.helpers.lessons import DIM, Held
+from tests.unit.sona.test_boundary import ONE, OTHER, about
 from tests.unit.sona.test_learner import runs
 
 if TYPE_CHECKING:
@@ -137,6 +138,34 @@ def test_a_refit_is_due_once_when_most_of_the_room_is_taken(tmp_path: Path) -> N
             assert of.status().due_in == 3
 
     assert fitted_at == [64, 114, 160, 210]
+
+
+def test_a_task_boundary_makes_a_refit_due_over_a_restart_and_once(tmp_path: Path) -> None:
+    of, later = engine(tmp_path), about(OTHER, 60, 80)
+    of.choose(enabled=None, profile="batch")
+    for run in (*about(ONE, 80), *later[:15]):
+        of.learn(run, Held())
+    of.save()
+    again = engine(tmp_path)
+    again.open()
+    for run in later[15:30]:
+        of.learn(run, Held())
+        again.learn(run, Held())
+    again.save()
+
+    third = engine(tmp_path)
+    third.open()
+
+    assert of.is_at_boundary
+    assert again.is_at_boundary
+    assert third.is_at_boundary
+    third.refit(Held())
+    third.save()
+    fourth = engine(tmp_path)
+    fourth.open()
+    for run in later[30:]:
+        fourth.learn(run, Held())
+    assert not fourth.is_due
 
 
 def test_what_was_forgotten_makes_a_refit_due_over_a_restart(tmp_path: Path) -> None:
