@@ -32,10 +32,9 @@ ASIDE: Final = ".damaged"  # behind the name of a state that could not be used
 _TEMPORARY: Final = ".tmp"
 _USER: Final = "user"  # beside a state that is exported
 _LARGEST: Final = 1 << 28  # bytes of a state that is read
-_LESSON_BYTES: Final = (
-    7_168  # of one run in memory, about: its vector twice, its keys and what the bank says of it, all as objects
-)
-_ARCHIVED_BYTES: Final = 6_144  # the same of one that is archived
+# Of one run in memory, about: its vector twice, its keys and what the bank says of it, all as objects.
+_LESSON_BYTES: Final = 7_168
+_ARCHIVED_BYTES: Final = 6_144
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,7 @@ class Learner:
             base=0.0 if self._base is None else self._base.size,
             micro=0.0 if self._micro is None else self._micro.adapter.size,
             tasks=0 if self._held is None else self._held.tasks,
+            archived=len(self._archive),
         )
 
     def patterns(self) -> list[Pattern]:

@@ -412,6 +412,7 @@ async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
         nothing = await call(house, "sona", "patterns", "--user", "bob")
 
     assert "1 held of 1" in stats.stdout
+    assert "what helped in 0 others" in stats.stdout
     assert as_json["runs"] == 1
     assert QUERY in found.stdout
     assert listed["patterns"][0]["helped"] == [{"id": ids[HELPFUL], "runs": 1}]

@@ -397,7 +397,7 @@ def test_what_a_run_taught_is_known_when_it_had_to_go_for_others() -> None:
         of.learn(run, held)
         before.learn(run, held)
 
-    assert (len(of), of.archived, of.is_whole) == (10, 10, True)
+    assert (len(of), of.status().runs, of.status().archived, of.is_whole) == (10, 10, 10, True)
     assert all(len(each.keys) == len(each.shown) for each in archived(of))
     for run in given:
         assert of.lesson(run.id) is not None
