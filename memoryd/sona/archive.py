@@ -46,7 +46,10 @@ class Archive:
         Those ask the same. It may be the one that goes.
         """
         self._drop(lesson.id)
-        gone = [each.id for each in alike if each.id in self._lessons and _is_said(each, lesson)]
+        known = [each for each in alike if each.id in self._lessons]
+        gone = [each.id for each in known if _is_said(each, lesson)]
+        if any(_is_said(lesson, each) for each in known):  # which ended later, and left replay sooner
+            gone.append(lesson.id)
         self._lessons[lesson.id] = lesson
         insort(self._by_worth, _worth(lesson))
         for which in gone:
@@ -79,7 +82,7 @@ def _worth(lesson: Lesson) -> Worth:
 
 
 def _is_said(earlier: Lesson, later: Lesson) -> bool:
-    """Whether a run names what helped, or that nothing did, and a later one names all of that."""
-    if earlier.is_coarse or later.is_coarse:
+    """Whether a run names what helped, or that nothing did, and another one that ended later names all of that."""
+    if earlier.is_coarse or later.is_coarse or (earlier.ended_us, earlier.id) > (later.ended_us, later.id):
         return False
     return set(earlier.keys[earlier.credit > 0].tolist()).issubset(later.keys[later.credit > 0].tolist())

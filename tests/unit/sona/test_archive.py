@@ -59,6 +59,15 @@ def test_a_later_run_of_the_same_question_takes_the_place_of_those_that_say_no_m
     assert kept(archive) == [4, 5]
 
 
+def test_it_goes_itself_when_a_run_that_ended_later_is_archived_already_and_says_as_much() -> None:
+    later = numbered(5, 1, 2)
+    archive = Archive(10, [later])
+
+    assert archive.put(numbered(4, 1), [later]) == [numbered(4).id]
+    assert archive.put(numbered(3, 3), [later]) == []
+    assert kept(archive) == [5, 3]
+
+
 def test_a_run_that_is_not_archived_does_not_go_for_another() -> None:
     archive = Archive(10)
 
