@@ -238,7 +238,8 @@ class Learning:
     async def _teach_all(self) -> None:
         try:
             while self._runs and await self._teach(next(iter(self._runs))):
-                pass
+                if self._engine.is_at_boundary:
+                    await self._refit()
         finally:
             self._is_teaching = False
         self._wake(RETRY_AFTER_S if self._runs else SAVE_AFTER_S)

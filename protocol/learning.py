@@ -177,6 +177,11 @@ class LearningEngine(Protocol):
         ...
 
     @property
+    def is_at_boundary(self) -> bool:
+        """Whether they should be before more is learned, since the user has come to ask about something else."""
+        ...
+
+    @property
     def generation(self) -> int:
         """That of the weights in use."""
         ...

@@ -598,6 +598,7 @@ class ImportLearning(Ask["LearningStatus"], frozen=True, kw_only=True):
 class LearningStatus(Struct, frozen=True, kw_only=True):
     """What was learned: `runs` of `seen` are held, of at most `room`; in `positive` of them something is known to have helped.
 
+    Of `archived` others it is known what helped.
     `generation` is that of the weights in use, and so many `earlier` ones can be gone back to. The guard `accepted` so many fits, and
     `refused` so many. The next comes after `due_in` runs. `outcome` and `gain`, in nats, are those of the last one. `base` and `micro` say how far the adapters
     bend a question (Frobenius norm); `tasks` how often weights were consolidated.
@@ -619,6 +620,7 @@ class LearningStatus(Struct, frozen=True, kw_only=True):
     base: float
     micro: float
     tasks: int
+    archived: int = 0
 
 
 class EvaluateLearning(Ask["LearningEvaluated"], frozen=True, kw_only=True):

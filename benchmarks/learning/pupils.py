@@ -11,6 +11,7 @@ from benchmarks.learning.users import ranked
 from memoryd.actors.learning import lesson_of, names
 from memoryd.protocol.ids import TrajectoryId
 from memoryd.protocol.records import Step, Trajectory
+from memoryd.sona.archive import reduced
 from memoryd.sona.learner import Learner
 
 if TYPE_CHECKING:
@@ -122,8 +123,11 @@ class Ours:
         return outcome
 
     def lose(self, left: int, rng: np.random.Generator) -> None:
-        """Let all runs go but so many, chosen at random, as when there is no more room for them; the weights stay."""
+        """Archive all runs but so many, chosen at random, as when there is no more room for them; the weights stay."""
         known = self.learner.snapshot()
-        places = sorted(rng.permutation(len(known.lessons))[:left].tolist())
-        kept = replace(known, lessons=tuple(known.lessons[place] for place in places))
-        self.learner = Learner(self._user.store.dim, self.learner.profile, kept)
+        order = rng.permutation(len(known.lessons)).tolist()
+        kept = tuple(known.lessons[place] for place in sorted(order[:left]))
+        archive = (*known.archive, *(reduced(known.lessons[place]) for place in sorted(order[left:])))
+        self.learner = Learner(
+            self._user.store.dim, self.learner.profile, replace(known, lessons=kept, archive=archive, questions=())
+        )

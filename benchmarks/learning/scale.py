@@ -79,7 +79,7 @@ def _note(pupil: Ours, runs: int, intents: Sequence[Intent], figures: f.Figures)
         last = 1e3 * pupil.fitted[-1]
         figures.costs.append(_cost(CYCLE, runs, [last]))
         figures.costs.append(_cost(PER_RUN, runs, [last / pupil.learner.profile.refit_every]))
-    bank = Bank(len(intents[0].vector), known.lessons)
+    bank = Bank(len(intents[0].vector), questions=known.questions)
     figures.costs.append(_cost(SEARCH, runs, _timed(bank.near, intents)))
     micro = None if known.micro is None else known.micro.adapter
     adapters = [each for each in (known.base, micro) if each is not None]

@@ -86,6 +86,7 @@ def learning_screen(found: LearningStatus) -> RenderableType:
             "runs",
             f"{found.runs:,} held of {found.seen:,}, room for {found.room:,}; something helped in {found.positive:,}",
         ),
+        ("archive", f"what helped in {found.archived:,} others"),
         ("weights", f"generation {found.generation}, {found.earlier} to go back to"),
         ("guard", f"accepted {found.accepted:,} fits, refused {found.refused:,}"),
         ("last fit", f"{found.outcome}{gain}" if found.outcome else "none yet"),

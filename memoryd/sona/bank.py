@@ -49,6 +49,8 @@ _FAILED: Final = -1 / 3
 _SAME_WORDS: Final = 0.99
 _SAME_VECTOR: Final = 0.95
 _ROOM: Final = 64
+_GROWTH: Final = 0.25
+_LOOSE: Final = 1.25  # places for each run, before the empty ones are given up
 _TINY: Final = 1e-9
 _UNKNOWN: Final = -1  # whether a question asks when
 _LOW: Final = np.uint64(0xFFF)  # bits of a term, by which most of those that a question has not are passed over
@@ -112,7 +114,8 @@ class _Compared:
 class Bank:
     """One thread changes it while others look."""
 
-    def __init__(self, dim: int, lessons: Iterable[Lesson] = ()) -> None:
+    def __init__(self, dim: int, lessons: Iterable[Lesson] = (), *, questions: Iterable[Sequence[Lesson]] = ()) -> None:
+        """Begin with the runs of each of these questions, and then these lessons."""
         self._vectors = np.empty((_ROOM, dim), np.float32)
         self._own = np.empty(_ROOM, np.float32)
         self._asks_when = np.empty(_ROOM, np.int8)
@@ -123,6 +126,8 @@ class Bank:
         self._places = np.empty(_ROOM, np.int32)
         self._used = 0
         self._of: dict[TrajectoryId, int] = {}
+        for runs in questions:
+            self._open(runs)
         for lesson in lessons:
             self.put(lesson)
 
@@ -132,30 +137,62 @@ class Bank:
 
     @property
     def is_thin(self) -> bool:
-        """Whether most of it is empty places, so that it should be made anew of its lessons."""
-        return len(self._entries) > _ROOM + 2 * len(self._of)
+        """Whether much of it is empty places."""
+        return len(self._entries) > _ROOM + _LOOSE * len(self._of)
 
-    def lessons(self) -> list[Lesson]:
-        """Return all runs, by the place of their question."""
-        return [lesson for entry in self._entries for lesson in entry.lessons]
+    def questions(self) -> list[Sequence[Lesson]]:
+        """Return the runs of each question, by its place."""
+        return [entry.lessons for entry in self._entries if entry.lessons]
 
     def put(self, lesson: Lesson) -> None:
         """Keep a run, in the place of an earlier state of it."""
         self.drop(lesson.id)
         place = self._same(lesson.intent)
         if place is None:
-            place = self._opened(lesson.intent)
-            self._entries.append(Entry.of([lesson]))  # the last thing: from now on it is seen
+            self._open([lesson])
         else:
             self._entries[place] = Entry.of([*self._entries[place].lessons, lesson])
-        self._of[lesson.id] = place
+            self._of[lesson.id] = place
+
+    def replace(self, lesson: Lesson) -> None:
+        """Keep a run in the place of an earlier state of it, which is here and asks the same."""
+        place = self._of[lesson.id]
+        runs = self._entries[place].lessons
+        self._entries[place] = Entry.of([lesson if each.id == lesson.id else each for each in runs])
+
+    def alike(self, which: TrajectoryId) -> list[Lesson]:
+        """Return the other runs of the question of this one, which is here."""
+        return [lesson for lesson in self._entries[self._of[which]].lessons if lesson.id != which]
 
     def drop(self, which: TrajectoryId) -> None:
         """Let go of a run, if it is here."""
         place = self._of.pop(which, None)
-        if place is not None:
-            left = [lesson for lesson in self._entries[place].lessons if lesson.id != which]
-            self._entries[place] = Entry.of(left)
+        if place is None:
+            return
+        runs = self._entries[place].lessons
+        left = [lesson for lesson in runs if lesson.id != which]
+        if left and runs[0].id == which:  # whose question stands there, and goes with it
+            self._open(left)
+            left = []
+        self._entries[place] = Entry.of(left)
+
+    def compact(self) -> Bank:
+        """Return one without empty places: itself, when there are none."""
+        entries = [entry for entry in self._entries if entry.lessons]
+        if len(entries) == len(self._entries):
+            return self
+        is_kept = np.array([bool(entry.lessons) for entry in self._entries], bool)
+        places = np.cumsum(is_kept, dtype=np.int32) - 1
+        of_terms = self._places[: self._used]
+        terms = np.flatnonzero(is_kept[of_terms])
+        other, count = Bank(self._vectors.shape[1]), len(self._entries)
+        other._entries, other._used = entries, len(terms)
+        other._vectors, other._own = _grown(self._vectors[:count][is_kept]), _grown(self._own[:count][is_kept])
+        other._asks_when = _grown(self._asks_when[:count][is_kept])
+        other._terms, other._low = _grown(self._terms[terms]), _grown(self._low[terms])
+        other._places = _grown(places[of_terms[terms]])
+        other._of = {which: int(places[place]) for which, place in self._of.items()}
+        return other
 
     def match(self, intent: Intent) -> Floats:
         """Return how much each place is like a question, float32 [places]: 1 for the same question, 0 or less for another."""
@@ -194,18 +231,15 @@ class Bank:
     def _same(self, intent: Intent) -> int | None:
         """Return the place of the same question, if it has come."""
         cosines = self._vectors[: len(self._entries)] @ intent.vector
-        if not (cosines > _SAME_VECTOR).any():  # as with most: their words need no look
-            return None
-        compared = self._compared(intent)
-        has_words = np.float32(intent.rarity @ intent.rarity) > _TINY
-        is_wordless = (self._own[: len(self._entries)] <= _TINY) & (not has_words)
-        has_its_words = compared.contained * compared.contains > _SAME_WORDS**2
-        is_same = (compared.cosines > _SAME_VECTOR) & (is_wordless | has_its_words) & ~compared.is_differing
-        found = np.flatnonzero(is_same)
-        return int(found[0]) if len(found) else None
+        for place in np.flatnonzero(cosines > _SAME_VECTOR).tolist():
+            runs = self._entries[place].lessons
+            if runs and _has_same_words(runs[0].intent, intent):
+                return int(place)
+        return None
 
-    def _opened(self, intent: Intent) -> int:
-        """Make a place for a question, which is not seen before it has an entry."""
+    def _open(self, lessons: Sequence[Lesson]) -> None:
+        """Make a place for runs that ask the same; what the first of them asks stands there."""
+        intent = lessons[0].intent
         place, count = len(self._entries), len(intent.terms)
         if place == len(self._own):
             self._vectors, self._own = _grown(self._vectors), _grown(self._own)
@@ -214,12 +248,13 @@ class Bank:
             self._terms, self._low, self._places = _grown(self._terms), _grown(self._low), _grown(self._places)
         self._vectors[place] = intent.vector
         self._asks_when[place] = _UNKNOWN if intent.asks_when is None else intent.asks_when
-        self._own[place] = max(float(intent.rarity @ intent.rarity), _TINY)
+        self._own[place] = _own(intent)
         self._terms[self._used : self._used + count] = intent.terms
         self._low[self._used : self._used + count] = intent.terms & _LOW
         self._places[self._used : self._used + count] = place
         self._used += count
-        return place
+        self._entries.append(Entry.of(lessons))  # the last thing: from now on it is seen
+        self._of.update((lesson.id, place) for lesson in lessons)
 
     def _compared(self, intent: Intent) -> _Compared:
         count = len(self._entries)
@@ -237,7 +272,7 @@ class Bank:
             of_entries, weights = of_entries[is_there], intent.rarity[places[is_there]] ** 2
             common += np.bincount(of_entries, weights, count).astype(np.float32)
             shared += np.bincount(of_entries, minlength=count)
-        own = max(float(intent.rarity @ intent.rarity), _TINY)
+        own = _own(intent)
         asks_when = self._asks_when[:count]
         is_known = (asks_when != _UNKNOWN) & (intent.asks_when is not None)
         return _Compared(
@@ -247,6 +282,22 @@ class Bank:
             lacking=np.float32(1) - shared / np.float32(max(1, len(intent.terms))),
             is_differing=is_known & (asks_when != bool(intent.asks_when)),
         )
+
+
+def _own(intent: Intent) -> float:
+    """Return how much the words of a question say."""
+    return max(float(intent.rarity @ intent.rarity), _TINY)
+
+
+def _has_same_words(earlier: Intent, intent: Intent) -> bool:
+    """Whether what two questions say in words is the same but for a hundredth, and both ask when, or neither."""
+    if None not in (earlier.asks_when, intent.asks_when) and earlier.asks_when != intent.asks_when:
+        return False
+    own, others = _own(intent), _own(earlier)
+    if own <= _TINY or others <= _TINY:
+        return own == others
+    common = float(np.square(intent.rarity[np.isin(intent.terms, earlier.terms)]).sum())
+    return min(1.0, common / own) * min(1.0, common / others) > _SAME_WORDS**2
 
 
 def said(near: Sequence[Near], in_vain: float = IN_VAIN) -> dict[int, float]:
@@ -290,4 +341,5 @@ def _clipped(value: float) -> float:
 
 
 def _grown(array: NDArray[Number]) -> NDArray[Number]:
-    return np.concatenate([array, np.empty_like(array)])
+    more = max(_ROOM, int(_GROWTH * len(array)))
+    return np.concatenate([array, np.empty_like(array, shape=(more, *array.shape[1:]))])

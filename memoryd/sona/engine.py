@@ -32,9 +32,9 @@ ASIDE: Final = ".damaged"  # behind the name of a state that could not be used
 _TEMPORARY: Final = ".tmp"
 _USER: Final = "user"  # beside a state that is exported
 _LARGEST: Final = 1 << 28  # bytes of a state that is read
-_LESSON_BYTES: Final = (
-    7_168  # of one run in memory, about: its vector twice, its keys and what the bank says of it, all as objects
-)
+# Of one run in memory, about: its vector twice, its keys and what the bank says of it, all as objects.
+_LESSON_BYTES: Final = 7_168
+_ARCHIVED_BYTES: Final = 6_144
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +91,15 @@ class SonaEngine:
 
     @property
     def resident_bytes(self) -> int:
-        return _LESSON_BYTES * len(self._learner)
+        return _LESSON_BYTES * len(self._learner) + _ARCHIVED_BYTES * self._learner.archived
 
     @property
     def is_due(self) -> bool:
         return self._learner.is_due
+
+    @property
+    def is_at_boundary(self) -> bool:
+        return self._learner.is_at_boundary
 
     @property
     def generation(self) -> int:

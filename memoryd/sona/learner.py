@@ -21,7 +21,9 @@ from threadpoolctl import threadpool_limits
 from memoryd.protocol.errors import InvalidMessage, NotFound
 from memoryd.protocol.ids import RecordId
 from memoryd.protocol.messages import LearningStatus
+from memoryd.sona.archive import Archive, reduced
 from memoryd.sona.bank import Bank, said
+from memoryd.sona.boundary import LAST, MOST, is_boundary
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
 from memoryd.sona.fitting import fitted, important, prepared
 from memoryd.sona.guard import ENOUGH, LEAST, change
@@ -46,6 +48,7 @@ _OTHERS: Final = 32  # memories that nobody asked for, in an instant step
 _INSTANT_STEPS: Final = 2
 _INSTANT_RATE: Final = 0.003
 
+_LOOKED_FOR: Final = 5  # runs between two times that a task boundary is looked for, which takes a tenth of a step
 _MOST_OF_IT: Final = 0.8  # of the room for runs
 _GENERATIONS: Final = 5  # earlier ones that are kept
 _SEED: Final = 20260101
@@ -80,7 +83,11 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a learner knows; the bank follows from the lessons."""
+    """All that a learner knows: `lessons` are those that replay holds.
+
+    The bank follows from them and the archive; `questions` are those of them that it holds for one question, in its order, and nothing
+    when it is to find that out. So many of the last runs are known to be `in_task`; `is_at_boundary` until a fit when it has just begun.
+    """
 
     base: Adapter | None
     earlier: tuple[tuple[int, Adapter | None], ...]
@@ -94,6 +101,10 @@ class Snapshot:
     since_refit: int
     accepted: int = 0
     last: Cycle | None = None
+    archive: tuple[Lesson, ...] = ()
+    questions: tuple[Sequence[Lesson], ...] = ()
+    in_task: int = 0
+    is_at_boundary: bool = False
 
 
 _NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0, 0)
@@ -110,17 +121,22 @@ class Learner:
         self.refused = known.refused
         self.last = known.last
         self._since_refit = known.since_refit  # so many runs came
+        self._in_task = known.in_task
+        self._is_at_boundary = known.is_at_boundary
         self._dim = dim
         self._base = known.base
         self._earlier = deque(known.earlier, maxlen=_GENERATIONS)
         self._micro = known.micro
         self._held = known.held
         self._replay = Replay(profile.replay, known.lessons, known.seen)
-        self._bank = Bank(dim, known.lessons)
+        self._archive = Archive(profile.archive, known.archive)
+        lessons = () if known.questions else (*known.archive, *known.lessons)
+        self._bank = Bank(dim, lessons, questions=known.questions)
         self._shown = Counter(known.shown)
 
     def snapshot(self) -> Snapshot:
-        """Return what it knows now."""
+        """Return what it knows now; the bank is as one that is made of it, to the order of its sums."""
+        self._bank = self._bank.compact()
         return Snapshot(
             base=self._base,
             earlier=tuple(self._earlier),
@@ -134,6 +150,10 @@ class Learner:
             since_refit=self._since_refit,
             accepted=self.accepted,
             last=self.last,
+            archive=tuple(self._archive),
+            questions=tuple(self._bank.questions()),
+            in_task=self._in_task,
+            is_at_boundary=self._is_at_boundary,
         )
 
     def __len__(self) -> int:
@@ -141,9 +161,14 @@ class Learner:
         return len(self._replay)
 
     @property
+    def archived(self) -> int:
+        """How many runs it has beside those that it holds."""
+        return len(self._archive)
+
+    @property
     def is_whole(self) -> bool:
-        """Whether it holds all runs that came."""
-        return self._replay.is_whole
+        """Whether it knows all runs that came."""
+        return self._replay.seen == len(self._replay) + len(self._archive)
 
     def status(self) -> LearningStatus:
         """Return what can be said of it at a glance."""
@@ -164,11 +189,12 @@ class Learner:
             base=0.0 if self._base is None else self._base.size,
             micro=0.0 if self._micro is None else self._micro.adapter.size,
             tasks=0 if self._held is None else self._held.tasks,
+            archived=len(self._archive),
         )
 
     def patterns(self) -> list[Pattern]:
         """Return what is asked again and again, the largest first."""
-        return patterns(list(self._replay), self.profile.clusters, self._rng())
+        return patterns(self._known, self.profile.clusters, self._rng())
 
     def weights(self) -> Learner:
         """Return one that has these weights, and knows nothing else. Raises NotFound when there are none."""
@@ -180,20 +206,28 @@ class Learner:
 
     def keep_only(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> None:
         """Forget what is not among these memories, and the runs that are not here."""
-        named = set(self._shown).union(*(lesson.keys.tolist() for lesson in self._replay))
+        named = set(self._shown).union(*(lesson.keys.tolist() for lesson in self._known))
         living, _ = memories.vectors(np.array(sorted(named), np.uint64))
         gone = named.difference(living.tolist())
-        runs = {lesson.id for lesson in self._replay if not is_here(lesson.id)}
+        runs = {lesson.id for lesson in self._known if not is_here(lesson.id)}
         if gone or runs:
             self.forget(gone, runs)
 
     def in_profile(self, profile: Profile) -> Learner:
-        """Return one of another profile that holds the last of these runs, and has no weights yet."""
-        lessons = tuple(self._replay.last(profile.replay))
+        """Return one of another profile that holds the last of these runs, archives the others, and has no weights yet."""
         known = replace(
-            _NOTHING, lessons=lessons, seen=self._replay.seen, shown=self._shown, since_refit=profile.refit_every
+            _NOTHING,
+            lessons=tuple(self._replay.last(profile.replay)),
+            seen=self._replay.seen,
+            shown=self._shown,
+            since_refit=profile.refit_every,
+            in_task=self._in_task,
         )
         other = Learner(self._dim, profile, known)
+        for lesson in self._known:
+            if lesson.id not in other._replay:
+                other._bank.put(lesson)
+                other._put_away(lesson)
         other.is_enabled = self.is_enabled
         return other
 
@@ -201,13 +235,20 @@ class Learner:
     def is_due(self) -> bool:
         """Whether so many runs came, or weights went, or so much of the room is taken, that the base adapter should be fitted anew.
 
-        And whether the guard can judge it.
+        Or the user has come to ask about something else. And whether the guard can judge it.
         """
         return self._runs_to_go <= 0 and self._replay.positives >= ENOUGH
 
     @property
+    def is_at_boundary(self) -> bool:
+        """Whether it is due before more is learned, since the user has come to ask about something else."""
+        return self._is_at_boundary and self.is_due
+
+    @property
     def _runs_to_go(self) -> int:
         """In how many runs the next fit is due: once, before any had to go for others, when most of the room is taken."""
+        if self._is_at_boundary:
+            return 0
         left = self.profile.refit_every - self._since_refit
         taken = int(_MOST_OF_IT * self.profile.replay)
         was_before = self._replay.seen - self._since_refit < taken
@@ -223,8 +264,8 @@ class Learner:
         return self._base is not None or self._micro is not None
 
     def lesson(self, run: TrajectoryId) -> Lesson | None:
-        """Return what it holds of a run."""
-        return self._replay.get(run)
+        """Return what it knows of a run."""
+        return self._replay.get(run) or self._archive.get(run)
 
     @property
     def last_us(self) -> int:
@@ -253,20 +294,22 @@ class Learner:
         A run that was known is judged anew.
         """
         lesson, rng = _rounded(lesson), self._rng()
-        if lesson.id not in self._replay:
+        is_new = self.lesson(lesson.id) is None
+        if is_new:
             self._shown.update(lesson.keys[: len(lesson.shown)].tolist())
         self._since_refit += 1
         self._bank.put(lesson)
-        gone = self._replay.put(lesson, rng)
-        if gone is not None:
-            self._bank.drop(gone.id)
-            self._tidy()
+        leaving = lesson if lesson.id in self._archive else self._replay.put(lesson, rng)
+        if leaving is not None:
+            self._put_away(leaving)
+        if is_new:
+            self._look_for_boundary()
         if lesson.is_positive and not lesson.is_coarse:
             self._step(lesson, memories, rng)
 
     def refit(self, memories: Memories) -> Cycle:
         """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
-        self._since_refit = 0
+        self._since_refit, self._is_at_boundary = 0, False
         with threadpool_limits(limits=1, user_api="blas"):  # more threads spin for products as small as these
             self.last = self._refitted(memories)
         return self.last
@@ -311,16 +354,21 @@ class Learner:
         generation, until the next cycle fits them to what is left.
         """
         gone, had_weights = set(keys), self._has_weights or len(self._earlier) > 0
-        held = list(self._replay)
+        held = self._known
         touched = {each.id for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())}
         was_shown = gone.intersection(self._shown)
         for key in was_shown:
             del self._shown[key]
         if touched:
             left = [_without(each, gone) if each.id in touched else each for each in held if each.id not in runs]
-            lessons = [each for each in left if each is not None]
-            self._replay = Replay(self.profile.replay, lessons, len(lessons) + self._replay.seen - len(held))
-            self._bank = Bank(self._dim, lessons)
+            known = [each for each in left if each is not None]
+            archived = [each for each in known if each.id in self._archive]
+            lessons = [each for each in known if each.id in self._replay]
+            in_task = {each.id for each in self._replay.last(self._in_task)}
+            self._in_task = sum(each.id in in_task for each in lessons)
+            self._replay = Replay(self.profile.replay, lessons, self._replay.seen - len(held) + len(known))
+            self._archive = Archive(self.profile.archive, archived)
+            self._bank = Bank(self._dim, known)
         self._base, self._micro, self._held = None, None, None
         self._earlier.clear()
         if had_weights:
@@ -332,9 +380,27 @@ class Learner:
         """Return a micro adapter that goes on from here."""
         return Training(adapter, _INSTANT_RATE)
 
-    def _tidy(self) -> None:
+    @property
+    def _known(self) -> list[Lesson]:
+        """The lessons of all runs that it knows, those that are archived first."""
+        return [*self._archive, *self._replay]
+
+    def _put_away(self, lesson: Lesson) -> None:
+        """Archive a lesson that the bank has."""
+        kept = reduced(lesson)
+        self._bank.replace(kept)
+        for which in self._archive.put(kept, self._bank.alike(kept.id)):
+            self._bank.drop(which)
         if self._bank.is_thin:
-            self._bank = Bank(self._dim, self._bank.lessons())
+            self._bank = self._bank.compact()
+
+    def _look_for_boundary(self) -> None:
+        self._in_task = min(MOST, self._in_task + 1)
+        if self._replay.seen % _LOOKED_FOR:
+            return
+        half = self._replay.room // 2  # before that stands a sample, from which what came between is missing
+        if is_boundary(self._replay.last(min(self._in_task, half))):
+            self._in_task, self._is_at_boundary = LAST, True
 
     def _rng(self) -> np.random.Generator:
         """Return what chance there is: the same after a restart."""

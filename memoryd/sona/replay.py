@@ -56,7 +56,7 @@ class Replay:
 
     def last(self, count: int) -> Sequence[Lesson]:
         """Return the last ones to come."""
-        return list(self._lessons.values())[-count:]
+        return list(self._lessons.values())[max(0, len(self._lessons) - count) :]
 
     def put(self, lesson: Lesson, rng: np.random.Generator) -> Lesson | None:
         """Keep a lesson, in the place of an earlier state of it, and return the one that had to go for it."""

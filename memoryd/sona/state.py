@@ -5,11 +5,14 @@
     base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
     replay[]          {id, vector, terms, rarity, asks_when, shown, keys, base, credit, harmed, quality, coarse, ended_us}
+    archive[]         the same of runs that are not in replay any more, of what was shown
+    questions[][]     runs that the bank holds for one question, by their places in archive and, behind it, replay
+    in_task, is_at_boundary    so many of the last runs are of one task, and whether no fit came since it was found to be new
     checksum          SHA-256 of all the others, as they stand here
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
 known are kept. Weights are float32 as they are used; what lessons say is rounded to float16 when it is learned, so that nothing changes
-when it is read again. What was written before `accepted` and `last` were has neither.
+when it is read again. Version 2 has neither these nor archive and questions; what was written before `accepted` and `last` were has neither.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
@@ -34,7 +38,7 @@ from memoryd.sona.lora import LARGEST, Adam, Adapter, Training
 from memoryd.sona.profiles import profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,7 +48,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION: Final = 2  # 1 had another credit for runs of which only the outcome is known
+VERSION: Final = 3
+_READABLE: Final = (2, 3)  # 1 had another credit for runs of which only the outcome is known
 _ROUNDING: Final = 1.001  # of the size of an adapter, which is bounded before it is rounded
 _DTYPES: Final = {"f2": "<f2", "f4": "<f4", "u8": "<u8"}
 _MOST: Final = 1 << 24  # numbers in one array
@@ -75,6 +80,10 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
         "ewc": _held(known.held),
         "shown": {str(key): times for key, times in sorted(known.shown.items())},
         "replay": [_lesson(each) for each in known.lessons],
+        "archive": [_lesson(each) for each in known.archive],
+        "questions": _questions(known),
+        "in_task": known.in_task,
+        "is_at_boundary": known.is_at_boundary,
     }
     return msgspec.json.encode({**found, "checksum": _checksum(found)})
 
@@ -92,7 +101,7 @@ def load(data: bytes, model: ModelInfo) -> tuple[Learner, dict[str, object]]:
     checksum = found.pop("checksum", None)
     if checksum != _checksum(found):
         raise _damaged("its checksum is that of something else: it was cut short or edited", "checksum")
-    if found.get("version") != VERSION:
+    if found.get("version") not in _READABLE:
         raise _damaged(f"version {found.get('version')!r} is not known here", "version")
     name, sha256 = _part(found, "embedder", lambda given: (given["name"], given["sha256"]))
     if (sha256, found.get("dim")) != (model.sha256, model.dim):
@@ -107,12 +116,21 @@ def load(data: bytes, model: ModelInfo) -> tuple[Learner, dict[str, object]]:
 _KNOWN: Final = frozenset(
     (
         "version", "embedder", "dim", "profile", "enabled", "generation", "accepted", "refused", "last", "seen", "since_refit",
-        "updated_us", "base", "earlier", "micro", "ewc", "shown", "replay",
+        "updated_us", "base", "earlier", "micro", "ewc", "shown", "replay", "archive", "questions",
+        "in_task", "is_at_boundary",
     )
 )  # fmt: skip
 
 
-_LATER: Final[Mapping[str, object]] = {"accepted": 0, "last": None}  # keys that were not there from the beginning
+# Keys that were not there from the beginning.
+_LATER: Final[Mapping[str, object]] = {
+    "accepted": 0,
+    "last": None,
+    "archive": [],
+    "questions": [],
+    "in_task": 0,
+    "is_at_boundary": False,
+}
 
 
 def _part(found: Json, name: str, read: Callable[[Any], T]) -> T:
@@ -131,12 +149,14 @@ def _learner(found: Json, dim: int) -> Learner:
         return _adapter(given, dim, chosen.base_rank)
 
     chosen = part("profile", profile)
+    lessons = part("replay", lambda given: _lessons(given, dim, chosen.replay))
+    archive = part("archive", lambda given: _lessons(given, dim, chosen.archive, known=lessons))
     snapshot = Snapshot(
         base=part("base", adapter),
         earlier=part("earlier", lambda given: tuple(_generation(each, adapter) for each in _list(given))),
         micro=part("micro", lambda given: _training(given, dim, chosen.micro_rank)),
         held=part("ewc", lambda given: _consolidated(given, dim, chosen.base_rank)),
-        lessons=part("replay", lambda given: _lessons(given, dim, chosen.replay)),
+        lessons=lessons,
         seen=part("seen", _count),
         shown=part("shown", lambda given: Counter({_key(key): _count(times) for key, times in given.items()})),
         generation=part("generation", _count),
@@ -144,6 +164,10 @@ def _learner(found: Json, dim: int) -> Learner:
         since_refit=part("since_refit", _count),
         accepted=part("accepted", _count),
         last=part("last", _cycle),
+        archive=archive,
+        questions=part("questions", lambda given: _grouped(given, (*archive, *lessons))),
+        in_task=part("in_task", _count),
+        is_at_boundary=part("is_at_boundary", _bool),
     )
     learner = Learner(dim, chosen, snapshot)
     learner.is_enabled = part("enabled", _bool)
@@ -310,11 +334,25 @@ def _lesson(lesson: Lesson) -> Json:
     }
 
 
-def _lessons(given: object, dim: int, room: int) -> tuple[Lesson, ...]:
+def _lessons(given: object, dim: int, room: int, known: Sequence[Lesson] = ()) -> tuple[Lesson, ...]:
     found = _list(given)
-    if len(found) > room or len({each["id"] for each in found}) < len(found):
+    ids = {*(each["id"] for each in found), *(lesson.id for lesson in known)}
+    if len(found) > room or len(ids) < len(found) + len(known):
         raise ValueError("more runs than there is room for, or one twice")
     return tuple(_read_lesson(each, dim) for each in found)
+
+
+def _questions(known: Snapshot) -> list[list[int]]:
+    places = {lesson.id: place for place, lesson in enumerate((*known.archive, *known.lessons))}
+    return [[places[lesson.id] for lesson in runs] for runs in known.questions]
+
+
+def _grouped(given: object, lessons: Sequence[Lesson]) -> tuple[Sequence[Lesson], ...]:
+    """Return the runs of each question; nothing when it is not written. Raises ValueError when not each run has one."""
+    found = [[_count(place) for place in _list(places)] for places in _list(given)]
+    if found and (sorted(chain.from_iterable(found)) != list(range(len(lessons))) or not all(found)):
+        raise ValueError("not every run has one question")
+    return tuple([lessons[place] for place in places] for places in found)
 
 
 def _read_lesson(given: Json, dim: int) -> Lesson:

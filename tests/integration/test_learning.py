@@ -130,6 +130,27 @@ async def test_ten_thousand_open_runs_are_kept_and_the_last_of_them_is_learned_f
         assert ended.quality == 0.1
 
 
+async def test_who_comes_to_ask_about_something_else_has_it_consolidated_before_more_is_learned(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        await house.memory.set_learning(
+            profile="batch", user=USER
+        )  # in which nothing else makes a fit due before 200 runs
+        for number in range(70):
+            await ran(house, ids, [HELPFUL], query=f"how did we mend the queue of {number}")
+        for number in range(50):
+            await ran(house, ids, [HELPFUL], query=f"which boats sail from harbour {number}")
+
+        async def is_learned() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 120
+
+        await eventually(is_learned)
+        status = await house.memory.learning(user=USER)
+
+        assert status.outcome
+        assert 100 < status.due_in < 200  # runs came behind it
+
+
 async def test_it_is_still_known_bit_for_bit_after_a_restart(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
         ids = await filled(house)
@@ -137,7 +158,7 @@ async def test_it_is_still_known_bit_for_bit_after_a_restart(tmp_path: Path) -> 
         await learned(house)
         before = await house.memory.recall(QUERY, user=USER, top_k=10)
 
-    assert json.loads((tmp_path / "data" / USER / NAME).read_bytes())["version"] == 2
+    assert json.loads((tmp_path / "data" / USER / NAME).read_bytes())["version"] == 3
     async with running(tmp_path) as house:
         again = await house.memory.recall(QUERY, user=USER, top_k=10)
         assert again.memories == before.memories
@@ -391,6 +412,7 @@ async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
         nothing = await call(house, "sona", "patterns", "--user", "bob")
 
     assert "1 held of 1" in stats.stdout
+    assert "what helped in 0 others" in stats.stdout
     assert as_json["runs"] == 1
     assert QUERY in found.stdout
     assert listed["patterns"][0]["helped"] == [{"id": ids[HELPFUL], "runs": 1}]

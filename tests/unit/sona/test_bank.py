@@ -206,7 +206,70 @@ def test_what_is_dropped_says_nothing_any_more() -> None:
     assert of(bank, 1) == {}
     assert of(bank, 2, vector=TWO) == pytest.approx({2: WEIGHT})
     assert len(bank) == 1
-    assert bank.lessons() == [third]
+    assert bank.questions() == [(third,)]
+
+
+def test_with_the_run_whose_question_stood_there_its_question_goes_and_the_others_stand_for_themselves() -> None:
+    other = (0.99 * ONE + 0.1 * TWO).astype(np.float32)
+    other /= np.linalg.norm(other)
+    first, second, third = run(intent(ONE, 1), [7]), run(intent(other, 1), [8]), run(intent(ONE, 1), [9])
+    bank = Bank(DIM, [first, second])
+    assert bank.questions() == [(first, second)]
+
+    bank.drop(first.id)
+
+    assert bank.questions() == [(second,)]
+    assert np.array_equal(bank.match(intent(ONE, 1))[-1:], Bank(DIM, [second]).match(intent(ONE, 1)))
+    bank.put(third)
+    assert bank.questions() == [(second, third)]
+
+
+def test_a_place_whose_runs_are_gone_is_nobodys() -> None:
+    first, second = run(intent(ONE, 1), [7]), run(intent(ONE, 1), [8])
+    bank = Bank(DIM, [first])
+
+    bank.drop(first.id)
+    bank.put(second)
+
+    assert bank.questions() == [(second,)]
+    assert of(bank, 1) == pytest.approx({8: WEIGHT})
+
+
+def test_a_run_is_replaced_where_it_stands() -> None:
+    first, second = run(intent(ONE, 1), [7]), run(intent(ONE, 1), [8])
+    bank = Bank(DIM, [first, second])
+    assert bank.alike(first.id) == [second]
+
+    bank.replace(replace(first, credit=np.zeros_like(first.credit)))
+
+    assert [each.id for each in bank.questions()[0]] == [first.id, second.id]
+    assert of(bank, 1)[7] < 0 < of(bank, 1)[8]
+
+
+def test_without_empty_places_it_says_the_same_and_goes_on_the_same() -> None:
+    vectors = units(40, DIM, seed=8)
+    runs = [
+        lesson(2_000 + n, intent(vectors[n % 30], n % 30, 50 + n % 7), [n, 60], [n], is_coarse=n % 5 == 0)
+        for n in range(40)
+    ]
+    bank = Bank(DIM, runs[:38])
+    for each in runs[::3]:
+        bank.drop(each.id)
+
+    small = bank.compact()
+    made = Bank(DIM, questions=bank.questions())
+
+    for each in runs[38:]:
+        for which in (bank, small, made):
+            which.put(each)
+    small.drop(runs[1].id)
+    made.drop(runs[1].id)
+    bank.drop(runs[1].id)
+    assert small.questions() == made.questions() == bank.questions()
+    for each in runs:
+        found = said(bank.near(each.intent))
+        assert said(small.near(each.intent)) == said(made.near(each.intent)) == pytest.approx(found, rel=1e-5)
+    assert Bank(DIM).compact().near(runs[0].intent) == []
 
 
 def test_a_run_that_is_put_again_takes_its_own_place() -> None:
@@ -233,6 +296,7 @@ def test_it_grows_and_finds_each_of_its_entries_and_knows_when_it_is_thin() -> N
     for each in runs[:290]:
         bank.drop(each.id)
     assert bank.is_thin
-    again = Bank(DIM, bank.lessons())
+    again = bank.compact()
     assert not again.is_thin
+    assert len(again) == len(bank) == 10
     assert [near.entry for near in again.near(asked[299])] == [near.entry for near in bank.near(asked[299])]

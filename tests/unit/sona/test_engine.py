@@ -14,6 +14,7 @@ from memoryd.protocol.errors import DiskFull, StorageFault
 from memoryd.protocol.interfaces import ModelInfo
 from memoryd.sona.engine import ASIDE, NAME, Settings, SonaEngine
 from tests.helpers.lessons import DIM, Held
+from tests.unit.sona.test_boundary import ONE, OTHER, about
 from tests.unit.sona.test_learner import runs
 
 if TYPE_CHECKING:
@@ -139,6 +140,34 @@ def test_a_refit_is_due_once_when_most_of_the_room_is_taken(tmp_path: Path) -> N
     assert fitted_at == [64, 114, 160, 210]
 
 
+def test_a_task_boundary_makes_a_refit_due_over_a_restart_and_once(tmp_path: Path) -> None:
+    of, later = engine(tmp_path), about(OTHER, 60, 80)
+    of.choose(enabled=None, profile="batch")
+    for run in (*about(ONE, 80), *later[:15]):
+        of.learn(run, Held())
+    of.save()
+    again = engine(tmp_path)
+    again.open()
+    for run in later[15:30]:
+        of.learn(run, Held())
+        again.learn(run, Held())
+    again.save()
+
+    third = engine(tmp_path)
+    third.open()
+
+    assert of.is_at_boundary
+    assert again.is_at_boundary
+    assert third.is_at_boundary
+    third.refit(Held())
+    third.save()
+    fourth = engine(tmp_path)
+    fourth.open()
+    for run in later[30:]:
+        fourth.learn(run, Held())
+    assert not fourth.is_due
+
+
 def test_what_was_forgotten_makes_a_refit_due_over_a_restart(tmp_path: Path) -> None:
     of = taught(tmp_path, 70)
     assert of.refit(Held()).outcome == "accepted"
@@ -211,6 +240,22 @@ def test_a_run_that_is_not_held_can_only_have_gone_when_others_had_to_go(tmp_pat
     of = taught(tmp_path)
 
     assert not of.may_have_been_learned(0)
+
+
+def test_a_run_that_is_archived_is_known_and_of_others_it_is_only_said_that_they_may_have_been(tmp_path: Path) -> None:
+    of, given = engine(tmp_path), runs(500)
+    of.choose(enabled=None, profile="edge")  # room for 200, and 200 more
+    before = of.resident_bytes
+    for run in given[:400]:
+        of.learn(run, Held())
+
+    assert all(of.lesson(run.id) is not None for run in given[:400])
+    assert not of.may_have_been_learned(0)
+    assert of.resident_bytes - before > 200 * 7_168
+    for run in given[400:]:
+        of.learn(run, Held())
+    assert of.may_have_been_learned(0)
+    assert not of.may_have_been_learned(500)
 
 
 def test_discarded_it_begins_anew(tmp_path: Path) -> None:

@@ -379,3 +379,122 @@ def test_a_run_that_is_judged_again_counts_once() -> None:
     found = of.about(run.intent)
     assert found is not None
     assert not found.helped
+
+
+def small(replay: int = 10, archive: int = 10) -> Learner:
+    """One that holds few runs."""
+    return Learner(DIM, replace(profile("edge"), replay=replay, archive=archive))
+
+
+def archived(of: Learner) -> list[Lesson]:
+    return list(of.snapshot().archive)
+
+
+def test_what_a_run_taught_is_known_when_it_had_to_go_for_others() -> None:
+    of, held, given = small(), Held(), runs(20)
+    before = learner()
+    for run in given:
+        of.learn(run, held)
+        before.learn(run, held)
+
+    assert (len(of), of.status().runs, of.status().archived, of.is_whole) == (10, 10, 10, True)
+    assert all(len(each.keys) == len(each.shown) for each in archived(of))
+    for run in given:
+        assert of.lesson(run.id) is not None
+        assert np.array_equal(bank_of(of, run.intent), bank_of(before, run.intent))
+
+
+def test_no_more_runs_are_known_than_there_is_room_for_and_those_that_are_gone_say_nothing() -> None:
+    of, held, given = small(), Held(), runs(50)
+    for run in given:
+        of.learn(run, held)
+
+    assert (len(of), of.archived, of.is_whole) == (10, 10, False)
+    gone = [run for run in given if of.lesson(run.id) is None]
+    assert len(gone) == 30
+    assert {each.id for runs in of.snapshot().questions for each in runs}.isdisjoint(run.id for run in gone)
+
+
+def test_the_question_that_comes_again_and_again_takes_one_place_and_what_helped_once_is_known() -> None:
+    of, held = small(), Held()
+    asked, others = runs(1)[0].intent, runs(90)[1:]
+    for number in range(30):
+        of.learn(lesson(1_000 + number, asked, [1, 2, 3], [1 + number % 3]), held)
+    for run in others:
+        of.learn(replace(run, credit=np.zeros_like(run.credit)), held)
+
+    assert sorted(each.keys[each.credit > 0].tolist() for each in archived(of) if each.is_positive) == [[1], [2], [3]]
+    assert [key for key in range(COUNT) if bank_of(of, asked)[key] > 0] == [1, 2, 3]
+
+
+def test_a_run_that_is_judged_again_where_it_is_archived_counts_once_and_stays_there() -> None:
+    of, held, given = small(), Held(), runs(20)
+    for run in given:
+        of.learn(run, held)
+    which = archived(of)[3].id
+    (run,) = [each for each in given if each.id == which]
+    seen, shown = of.status().seen, of.snapshot().shown
+
+    of.learn(replace(run, credit=np.zeros_like(run.credit)), held)
+
+    assert (of.status().seen, of.snapshot().shown, len(of), of.archived) == (seen, shown, 10, 10)
+    assert bank_of(of, run.intent).max() <= 0
+    known = of.lesson(which)
+    assert known is not None
+    assert (known.is_positive, len(known.keys)) == (False, len(known.shown))
+
+
+def test_what_is_archived_is_forgotten_without_a_trace() -> None:
+    of, held, given = small(), Held(), runs(20)
+    for run in given:
+        of.learn(run, held)
+    one, other = archived(of)[2], archived(of)[5]
+    key = int(other.keys[other.credit > 0][0])
+
+    assert of.forget([key], {one.id})
+
+    state = of.snapshot()
+    assert all(one.id not in [each.id for each in runs] for runs in state.questions)
+    assert of.lesson(one.id) is None
+    for each in (*state.archive, *state.lessons):
+        assert key not in each.keys.tolist()
+        assert record(key) not in each.shown
+    assert key not in state.shown
+    assert of.is_whole
+    assert bank_of(of, other.intent)[key] == 0
+    assert len(state.archive) == 9
+
+
+def test_of_what_is_archived_only_what_is_here_is_kept() -> None:
+    of, held, given = small(), Held(), runs(20)
+    for run in given:
+        of.learn(run, held)
+    one, other = archived(of)[2], archived(of)[5]
+    key = int(other.keys[other.credit > 0][0])
+    held.gone = {key}
+
+    of.keep_only(held, lambda run: run != one.id)
+
+    assert of.lesson(one.id) is None
+    assert all(key not in each.keys.tolist() for each in archived(of))
+
+
+def test_in_a_smaller_profile_what_there_is_no_room_for_is_archived() -> None:
+    of, held, given = learner(), Held(), runs(40)
+    for run in given:
+        of.learn(run, held)
+
+    other = of.in_profile(small(10, 25).profile)
+
+    assert ([each.id for each in other.snapshot().lessons], other.archived) == ([run.id for run in given[-10:]], 25)
+    for run in given[5:]:
+        assert bank_of(other, run.intent).max() > 0.3
+    assert other.in_profile(profile("balanced")).archived == 25
+
+
+def test_patterns_are_of_what_is_archived_too() -> None:
+    of, held, given = small(), Held(), runs(20)
+    for run in given:
+        of.learn(run, held)
+
+    assert sorted(run for pattern in of.patterns() for run in pattern.runs) == sorted(run.id for run in given)

@@ -15,7 +15,7 @@ import pytest
 from memoryd.protocol.errors import Damaged, ModelMismatch
 from memoryd.protocol.interfaces import ModelInfo
 from memoryd.sona.learner import Learner
-from memoryd.sona.profiles import profile
+from memoryd.sona.profiles import PROFILES, profile
 from memoryd.sona.state import dump, load
 from tests.helpers.lessons import DIM, Held
 from tests.unit.sona.test_learner import learned, runs
@@ -153,6 +153,12 @@ def wrong(value: float) -> dict[str, Any]:
     "change",
     [
         pytest.param({"version": 1}, id="version"),
+        pytest.param({"version": 4}, id="later version"),
+        pytest.param({"archive": {}}, id="no archive"),
+        pytest.param({"questions": [[0]]}, id="runs without a question"),
+        pytest.param({"questions": [[place] for place in range(74)] + [[0]]}, id="run with two questions"),
+        pytest.param({"questions": [[place] for place in range(75)] + [[]]}, id="question without a run"),
+        pytest.param({"questions": [["0"]]}, id="no place"),
         pytest.param({"profile": "turbo"}, id="profile"),
         pytest.param({"profile": "edge"}, id="ranks of another profile"),
         pytest.param({"enabled": 1}, id="enabled"),
@@ -171,6 +177,8 @@ def wrong(value: float) -> dict[str, Any]:
         pytest.param({"last": {"outcome": "refused", "gain": "much"}}, id="gain"),
         pytest.param({"last": {"outcome": "refused"}}, id="no gain"),
         pytest.param({"embedder": {}}, id="no embedder"),
+        pytest.param({"in_task": -1}, id="runs of a task"),
+        pytest.param({"is_at_boundary": 1}, id="boundary"),
     ],
 )
 def test_what_no_learner_can_have_is_refused(taught: Learner, change: dict[str, Any]) -> None:
@@ -235,6 +243,63 @@ def test_more_runs_than_there_is_room_for_and_one_that_comes_twice_are_refused(t
         with pytest.raises(Damaged) as refused:
             load(signed({**changed, "replay": replay}), MODEL)
         assert refused.value.field == "replay"
+
+
+def test_more_archived_runs_than_there_is_room_for_and_one_that_is_held_too_are_refused(taught: Learner) -> None:
+    changed = {**state(taught), "questions": []}
+    lesson = changed["replay"][0]
+    many = [{**lesson, "id": f"{1_000 + number:026}"} for number in range(2_001)]
+    load(signed({**changed, "archive": many[1:]}), MODEL)
+
+    for archive in ([lesson], many):
+        with pytest.raises(Damaged) as refused:
+            load(signed({**changed, "archive": archive}), MODEL)
+        assert refused.value.field == "archive"
+
+
+def crowded(name: str = "edge", count: int = 300) -> Learner:
+    """One that came to know more runs than it can hold, of which some ask the same."""
+    small = replace(profile(name), replay=80, archive=60)
+    of, held, given = Learner(DIM, small), Held(), runs(count)
+    for place, run in enumerate(given):
+        asked = given[place - 7].intent if place % 5 == 4 else run.intent
+        of.learn(replace(run, intent=asked, is_coarse=place % 11 == 0), held)
+        if of.is_due:
+            of.refit(held)
+    return of
+
+
+def test_what_was_archived_is_read_again_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, held = crowded(), Held()
+    monkeypatch.setitem(PROFILES, "edge", of.profile)
+    written = dump(of, MODEL, 1)
+
+    again, _ = load(written, MODEL)
+
+    assert (again.archived, len(again)) == (of.archived, len(of)) == (60, 80)
+    assert dump(again, MODEL, 1) == written
+    for run in runs(300):
+        assert np.array_equal(learned(again, run.intent, held), learned(of, run.intent, held))
+        assert np.array_equal(again._bank.match(run.intent), of._bank.match(run.intent))  # place by place
+    for each in (of, again):
+        for run in runs(400)[300:]:
+            each.learn(run, held)
+        each.refit(held)
+    assert dump(again, MODEL, 1) == dump(of, MODEL, 1)
+
+
+def test_a_state_of_version_2_is_read_and_written_as_the_present_one(taught: Learner) -> None:
+    later = ("archive", "questions", "in_task", "is_at_boundary")
+    earlier = {name: value for name, value in state(taught).items() if name not in later} | {"version": 2}
+    held = Held()
+
+    again, beside = load(signed(earlier), MODEL)
+
+    assert beside == {}
+    assert again.archived == 0
+    for run in runs(20):
+        assert np.array_equal(learned(again, run.intent, held), learned(taught, run.intent, held))
+    assert state(again) | {"in_task": 75} == state(taught) | {"checksum": state(again)["checksum"]}
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_the_guard_is_shown_runs_as_they_are_and_then_exchanged() -> None:
         assert other != true
 
 
-def test_who_lets_runs_go_keeps_the_weights_and_knows_that_some_are_gone() -> None:
+def test_who_lets_runs_go_keeps_the_weights_and_archives_the_others() -> None:
     given = trial(people("Bea"), lambda user: Ours(user, profile("balanced")))
     pupil = given.begin()
     assert isinstance(pupil, Ours)
@@ -115,6 +115,6 @@ def test_who_lets_runs_go_keeps_the_weights_and_knows_that_some_are_gone() -> No
 
     after = pupil.learner.snapshot()
     assert len(before.lessons) == 8
-    assert len(after.lessons) == 2
-    assert not pupil.learner.is_whole
+    assert (len(after.lessons), len(after.archive)) == (2, 6)
+    assert pupil.learner.status().seen == 8
     assert after.micro is before.micro is not None
