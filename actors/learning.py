@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from memoryd.actors.wording import Wording
     from memoryd.protocol.ids import TrajectoryId, UserId
     from memoryd.protocol.interfaces import IndexView, Matched, Meaning, Vectors, Words
-    from memoryd.protocol.learning import Cycle, Learned, LearningEngine, Pattern
+    from memoryd.protocol.learning import Cycle, Judged, Learned, LearningEngine, Pattern
     from memoryd.protocol.records import Trajectory
 
 log = structlog.get_logger("memoryd.learning")
@@ -192,6 +192,8 @@ class Learning:
 
     def _is_missed(self, run: Trajectory) -> bool:
         """Whether a run that has ended is not known, or not as it is judged now."""
+        if self._engine.says_nothing(run.id, _judged(run)):
+            return False
         known = self._engine.lesson(run.id)
         if known is None:
             return not self._engine.may_have_been_learned(microseconds(when_known(run)))
@@ -294,9 +296,11 @@ class Learning:
         words = self._wording.match(view, run.query, ANY, None)
         said = () if names(run) else self._wording.said(view, run)
         lesson = lesson_of(run, words, meaning, self._engine.threshold, said)
-        if lesson is not None:
-            self._engine.learn(lesson, view.memories())
-            metrics.LEARNED.inc()
+        if lesson is None:
+            self._engine.pass_over(run.id, _judged(run))
+            return
+        self._engine.learn(lesson, view.memories())
+        metrics.LEARNED.inc()
 
     def _wake(self, seconds: float) -> None:
         if not self._is_timed:
@@ -374,6 +378,10 @@ def _lesson_info(run: Trajectory, *, is_learned: bool) -> m.LessonInfo:
 def names(run: Trajectory) -> bool:
     """Whether somebody said which memories helped or harmed."""
     return bool(run.helped or run.harmful)
+
+
+def _judged(run: Trajectory) -> Judged:
+    return run.quality or 0.0, names(run)
 
 
 def _is_judged_so(known: Lesson, run: Trajectory, threshold: float) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Scores = NDArray[np.float32]  # [m]
     Keys = NDArray[np.uint64]  # [m], ids of records as numbers, see `keys.folded`
 
+Judged = tuple[float, bool]  # the quality of a run, and whether somebody named what helped or harmed
 UNTOLD: Final = 1 / 6  # credit of each memory that was shown to a run that went well and tells no more
 
 
@@ -190,12 +191,20 @@ class LearningEngine(Protocol):
         """Return what is held of a run."""
         ...
 
+    def says_nothing(self, run: TrajectoryId, judged: Judged) -> bool:
+        """Whether it was found that a run says nothing, as it was judged then."""
+        ...
+
     def may_have_been_learned(self, ended_us: int) -> bool:
         """Whether a run that ended then, and is not held, may have had to go for others."""
         ...
 
     def learn(self, lesson: Lesson, memories: Memories) -> None:
         """Take in a finished run, in the place of what was known of it."""
+        ...
+
+    def pass_over(self, run: TrajectoryId, judged: Judged) -> None:
+        """Know of a finished run that it says nothing: what it was shown is gone, or only repeats its question."""
         ...
 
     def refit(self, memories: Memories) -> Cycle:

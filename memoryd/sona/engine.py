@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from memoryd.files import FileSystem
     from memoryd.protocol.ids import TrajectoryId, UserId
     from memoryd.protocol.interfaces import ModelInfo
-    from memoryd.protocol.learning import Form, Intent, Lesson, Memories, Pattern
+    from memoryd.protocol.learning import Form, Intent, Judged, Lesson, Memories, Pattern
     from memoryd.protocol.messages import LearningStatus
     from memoryd.sona.learner import Cycle, Learned
 
@@ -108,11 +108,18 @@ class SonaEngine:
     def lesson(self, run: TrajectoryId) -> Lesson | None:
         return self._learner.lesson(run)
 
+    def says_nothing(self, run: TrajectoryId, judged: Judged) -> bool:
+        return self._learner.says_nothing(run, judged)
+
     def may_have_been_learned(self, ended_us: int) -> bool:
         return not self._learner.is_whole and ended_us <= self._learner.last_us
 
     def learn(self, lesson: Lesson, memories: Memories) -> None:
         self._learner.learn(lesson, memories)
+        self._unsaved = True
+
+    def pass_over(self, run: TrajectoryId, judged: Judged) -> None:
+        self._learner.pass_over(run, judged)
         self._unsaved = True
 
     def refit(self, memories: Memories) -> Cycle:

@@ -10,8 +10,8 @@ added to the score that a memory has without learning, which stays as it is.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from sys import intern
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from memoryd.protocol.ids import TrajectoryId
-    from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Outcome, Pattern, Scores, Vector
+    from memoryd.protocol.learning import Intent, Judged, Keys, Lesson, Memories, Outcome, Pattern, Scores, Vector
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
@@ -47,6 +47,7 @@ _INSTANT_STEPS: Final = 2
 _INSTANT_RATE: Final = 0.003
 
 _MOST_OF_IT: Final = 0.8  # of the room for runs
+_MOST_SILENT: Final = 10_000  # runs of which it is known that they say nothing
 _GENERATIONS: Final = 5  # earlier ones that are kept
 _SEED: Final = 20260101
 
@@ -94,6 +95,7 @@ class Snapshot:
     since_refit: int
     accepted: int = 0
     last: Cycle | None = None
+    silent: Mapping[TrajectoryId, Judged] = field(default_factory=dict)
 
 
 _NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0, 0)
@@ -118,6 +120,7 @@ class Learner:
         self._replay = Replay(profile.replay, known.lessons, known.seen)
         self._bank = Bank(dim, known.lessons)
         self._shown = Counter(known.shown)
+        self._silent = dict(known.silent)  # runs that say nothing, as they were judged then
 
     def snapshot(self) -> Snapshot:
         """Return what it knows now."""
@@ -134,6 +137,7 @@ class Learner:
             since_refit=self._since_refit,
             accepted=self.accepted,
             last=self.last,
+            silent=dict(self._silent),
         )
 
     def __len__(self) -> int:
@@ -183,7 +187,8 @@ class Learner:
         named = set(self._shown).union(*(lesson.keys.tolist() for lesson in self._replay))
         living, _ = memories.vectors(np.array(sorted(named), np.uint64))
         gone = named.difference(living.tolist())
-        runs = {lesson.id for lesson in self._replay if not is_here(lesson.id)}
+        held = (lesson.id for lesson in self._replay)
+        runs = {run for run in chain(held, self._silent) if not is_here(run)}
         if gone or runs:
             self.forget(gone, runs)
 
@@ -191,7 +196,12 @@ class Learner:
         """Return one of another profile that holds the last of these runs, and has no weights yet."""
         lessons = tuple(self._replay.last(profile.replay))
         known = replace(
-            _NOTHING, lessons=lessons, seen=self._replay.seen, shown=self._shown, since_refit=profile.refit_every
+            _NOTHING,
+            lessons=lessons,
+            seen=self._replay.seen,
+            shown=self._shown,
+            since_refit=profile.refit_every,
+            silent=self._silent,
         )
         other = Learner(self._dim, profile, known)
         other.is_enabled = self.is_enabled
@@ -226,6 +236,10 @@ class Learner:
         """Return what it holds of a run."""
         return self._replay.get(run)
 
+    def says_nothing(self, run: TrajectoryId, judged: Judged) -> bool:
+        """Whether it was found that a run says nothing, as it was judged then."""
+        return self._silent.get(run) == judged
+
     @property
     def last_us(self) -> int:
         """When the last run that came ended."""
@@ -253,6 +267,7 @@ class Learner:
         A run that was known is judged anew.
         """
         lesson, rng = _rounded(lesson), self._rng()
+        self._silent.pop(lesson.id, None)
         if lesson.id not in self._replay:
             self._shown.update(lesson.keys[: len(lesson.shown)].tolist())
         self._since_refit += 1
@@ -263,6 +278,12 @@ class Learner:
             self._tidy()
         if lesson.is_positive and not lesson.is_coarse:
             self._step(lesson, memories, rng)
+
+    def pass_over(self, run: TrajectoryId, judged: Judged) -> None:
+        """Know of a finished run that it says nothing; the earliest of too many are no longer known."""
+        self._silent[run] = judged
+        if len(self._silent) > _MOST_SILENT:
+            del self._silent[next(iter(self._silent))]
 
     def refit(self, memories: Memories) -> Cycle:
         """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
@@ -312,6 +333,9 @@ class Learner:
         gone, had_weights = set(keys), self._has_weights or len(self._earlier) > 0
         held = list(self._replay)
         touched = {each.id for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())}
+        were_silent = [run for run in self._silent if run in runs]
+        for run in were_silent:
+            del self._silent[run]
         was_shown = gone.intersection(self._shown)
         for key in was_shown:
             del self._shown[key]
@@ -324,7 +348,7 @@ class Learner:
         self._earlier.clear()
         if had_weights:
             self._since_refit = self.profile.refit_every
-        return bool(touched or was_shown or had_weights)
+        return bool(touched or was_shown or were_silent or had_weights)
 
     @staticmethod
     def micro_of(adapter: Adapter) -> Training:

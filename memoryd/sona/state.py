@@ -4,12 +4,13 @@
     since_refit, updated_us
     base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
+    silent            {run: [quality, whether somebody named what helped or harmed]}
     replay[]          {id, vector, terms, rarity, asks_when, shown, keys, base, credit, harmed, quality, coarse, ended_us}
     checksum          SHA-256 of all the others, as they stand here
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
 known are kept. Weights are float32 as they are used; what lessons say is rounded to float16 when it is learned, so that nothing changes
-when it is read again. What was written before `accepted` and `last` were has neither.
+when it is read again. What was written before `accepted`, `last` and `silent` were has none of them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 
 from memoryd.protocol.errors import Damaged, InvalidMessage, ModelMismatch
 from memoryd.protocol.ids import RecordId, TrajectoryId
-from memoryd.protocol.learning import Intent, Lesson, Outcome
+from memoryd.protocol.learning import Intent, Judged, Lesson, Outcome
 from memoryd.sona.ewc import Consolidated
 from memoryd.sona.learner import Cycle, Learner, Snapshot
 from memoryd.sona.lora import LARGEST, Adam, Adapter, Training
@@ -74,6 +75,7 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
         "micro": None if known.micro is None else {"a": _moments(known.micro.a), "b": _moments(known.micro.b)},
         "ewc": _held(known.held),
         "shown": {str(key): times for key, times in sorted(known.shown.items())},
+        "silent": known.silent,
         "replay": [_lesson(each) for each in known.lessons],
     }
     return msgspec.json.encode({**found, "checksum": _checksum(found)})
@@ -107,12 +109,16 @@ def load(data: bytes, model: ModelInfo) -> tuple[Learner, dict[str, object]]:
 _KNOWN: Final = frozenset(
     (
         "version", "embedder", "dim", "profile", "enabled", "generation", "accepted", "refused", "last", "seen", "since_refit",
-        "updated_us", "base", "earlier", "micro", "ewc", "shown", "replay",
+        "updated_us", "base", "earlier", "micro", "ewc", "shown", "silent", "replay",
     )
 )  # fmt: skip
 
 
-_LATER: Final[Mapping[str, object]] = {"accepted": 0, "last": None}  # keys that were not there from the beginning
+_LATER: Final[Mapping[str, object]] = {
+    "accepted": 0,
+    "last": None,
+    "silent": {},
+}  # keys that were not there from the beginning
 
 
 def _part(found: Json, name: str, read: Callable[[Any], T]) -> T:
@@ -144,6 +150,7 @@ def _learner(found: Json, dim: int) -> Learner:
         since_refit=part("since_refit", _count),
         accepted=part("accepted", _count),
         last=part("last", _cycle),
+        silent=part("silent", lambda given: {TrajectoryId(run): _judged(how) for run, how in given.items()}),
     )
     learner = Learner(dim, chosen, snapshot)
     learner.is_enabled = part("enabled", _bool)
@@ -173,6 +180,11 @@ def _cycle(given: Json | None) -> Cycle | None:
     if outcome not in get_args(Outcome) or not (gain is None or math.isfinite(gain)):
         raise ValueError("not what comes of a cycle")
     return Cycle(outcome, gain)
+
+
+def _judged(given: object) -> Judged:
+    quality, names = _list(given)
+    return _quality(quality), _bool(names)
 
 
 # --- arrays ---
@@ -229,6 +241,13 @@ def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LATEST:
         raise TypeError("not a count")
     return value
+
+
+def _quality(value: Any) -> float:
+    quality = float(value)
+    if not 0 <= quality <= 1:
+        raise ValueError("not a quality")
+    return quality
 
 
 def _key(text: str) -> int:
@@ -321,10 +340,10 @@ def _read_lesson(given: Json, dim: int) -> Lesson:
     keys, terms, shown = _keys(given["keys"]), _keys(given["terms"]), given["shown"]
     harmed = np.zeros(len(keys), bool)
     harmed[[_count(place) for place in given["harmed"]]] = True
-    quality = float(given["quality"])
+    quality = _quality(given["quality"])
     credit = _floats(given["credit"], len(keys))
     texts = [given["id"], *shown]
-    if not (0 <= quality <= 1 and len(shown) <= len(keys) and all(isinstance(each, str) for each in texts)):
+    if not (len(shown) <= len(keys) and all(isinstance(each, str) for each in texts)):
         raise ValueError("not a lesson")
     if credit.min(initial=0) < 0 or credit.max(initial=0) > 1 or credit[len(shown) :].any():
         raise ValueError("credit that nobody can have")

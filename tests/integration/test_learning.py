@@ -15,7 +15,7 @@ from memoryd.actors import pages
 from memoryd.clock import SystemClock
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.sona import speed
-from memoryd.sona.engine import ASIDE, NAME
+from memoryd.sona.engine import ASIDE, NAME, SonaEngine
 from tests.helpers.daemon import PATIENCE_S, event, events, exported, running, texts
 from tests.integration.test_import import call
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from memoryd import RecordId, Trajectory
+    from memoryd.protocol.ids import TrajectoryId
+    from memoryd.protocol.learning import Judged
     from tests.helpers.daemon import House
 
 USER = "alice"
@@ -444,6 +446,45 @@ async def test_runs_that_end_while_learning_is_off_are_awaited(tmp_path: Path) -
         (known,) = await house.memory.lessons(user=USER)
 
     assert (awaited.is_learned, known.is_learned) == (False, True)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_a_run_that_says_nothing_is_known_as_such_and_not_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_gone: bool
+) -> None:
+    looked_at: list[str] = []
+    pass_over = SonaEngine.pass_over
+
+    def counted(self: SonaEngine, run: TrajectoryId, judged: Judged) -> None:
+        looked_at.append(run)
+        pass_over(self, run, judged)
+
+    monkeypatch.setattr(SonaEngine, "pass_over", counted)
+    async with running(tmp_path) as house:
+        await filled(house)
+        text = "a passing remark" if is_gone else QUERY  # which an echo repeats
+        shown = (await house.memory.remember(text, user=USER, session_id="another")).id
+        run = await house.memory.begin_trajectory(QUERY, user=USER, shown=[shown])
+        if is_gone:
+            await house.memory.forget(ids=[shown], user=USER)
+        await house.memory.end_trajectory(run, user=USER, quality=0.9)
+
+        async def is_looked_at() -> bool:
+            return len(looked_at) == 1
+
+        await eventually(is_looked_at)
+        assert await house.memory.lessons(user=USER) == []
+        assert (await house.memory.learning(user=USER)).runs == 0
+
+    async with running(tmp_path) as house:
+        assert await house.memory.lessons(user=USER) == []
+        await ran(house, {HELPFUL: (await house.memory.remember(HELPFUL, user=USER)).id}, [HELPFUL])
+
+        async def is_known() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 1
+
+        await eventually(is_known)  # runs are taken in their order
+    assert looked_at == [run.id]
 
 
 async def test_what_was_learned_is_exported_and_taken_by_the_same_user_elsewhere(
