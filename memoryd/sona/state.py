@@ -28,6 +28,7 @@ import numpy as np
 
 from memoryd.protocol.errors import Damaged, InvalidMessage, ModelMismatch
 from memoryd.protocol.ids import RecordId, TrajectoryId
+from memoryd.protocol.keys import folded, keys_of
 from memoryd.protocol.learning import Intent, Judged, Lesson, Outcome
 from memoryd.sona.ewc import Consolidated
 from memoryd.sona.learner import Cycle, Learner, Snapshot
@@ -35,7 +36,7 @@ from memoryd.sona.lora import LARGEST, Adam, Adapter, Training
 from memoryd.sona.profiles import profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -333,7 +334,17 @@ def _lessons(given: object, dim: int, room: int) -> tuple[Lesson, ...]:
     found = _list(given)
     if len(found) > room or len({each["id"] for each in found}) < len(found):
         raise ValueError("more runs than there is room for, or one twice")
-    return tuple(_read_lesson(each, dim) for each in found)
+    lessons = tuple(_read_lesson(each, dim) for each in found)
+    _check_shown(lessons)
+    return lessons
+
+
+def _check_shown(lessons: Sequence[Lesson]) -> None:
+    """Raise ValueError unless the first keys of each lesson are those of what was shown: credit would be for another memory."""
+    shown = [record for lesson in lessons for record in lesson.shown]
+    keys = [lesson.keys[: len(lesson.shown)] for lesson in lessons]
+    if not np.array_equal(folded(keys_of(shown)), np.concatenate([np.empty(0, np.uint64), *keys])):
+        raise ValueError("keys of other memories than those that were shown")
 
 
 def _read_lesson(given: Json, dim: int) -> Lesson:

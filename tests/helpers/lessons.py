@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.protocol.ids import RecordId, TrajectoryId
+from memoryd.protocol.ids import TrajectoryId, record_of_key
 from memoryd.protocol.learning import Intent, Lesson
 from tests.helpers.memories import units
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import Vectors
     from memoryd.protocol.learning import Keys
 
@@ -39,7 +40,7 @@ class Held:
 
 def record(key: int) -> RecordId:
     """The id of the memory with this key."""
-    return RecordId(f"{key:026}")
+    return record_of_key(key.to_bytes(16, "big"))
 
 
 def intent(vector: Vectors, *words: int) -> Intent:

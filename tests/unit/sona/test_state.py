@@ -18,7 +18,7 @@ from memoryd.protocol.interfaces import ModelInfo
 from memoryd.sona.learner import Learner
 from memoryd.sona.profiles import profile
 from memoryd.sona.state import dump, load
-from tests.helpers.lessons import DIM, Held
+from tests.helpers.lessons import DIM, Held, record
 from tests.unit.sona.test_learner import learned, runs
 
 MODEL = ModelInfo("test", DIM, "ab" * 32)
@@ -258,6 +258,18 @@ def test_a_lesson_that_cannot_be_is_refused(taught: Learner, change: dict[str, A
 
     with pytest.raises(Damaged):
         load(signed(changed), MODEL)
+
+
+@pytest.mark.parametrize("shown", [[record(59)] * 6, ["x"] * 6])
+def test_credit_for_another_memory_than_its_key_says_is_refused(taught: Learner, shown: list[str]) -> None:
+    changed = state(taught)
+    assert len(changed["replay"][0]["shown"]) == 6
+    changed["replay"][0]["shown"] = shown
+
+    with pytest.raises(Damaged) as refused:
+        load(signed(changed), MODEL)
+
+    assert refused.value.field == "replay"
 
 
 def test_which_runs_say_nothing_is_kept_and_was_not_written_at_first() -> None:
