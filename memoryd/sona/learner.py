@@ -96,6 +96,7 @@ class Snapshot:
     accepted: int = 0
     last: Cycle | None = None
     silent: Mapping[TrajectoryId, Judged] = field(default_factory=dict)
+    forgotten_us: int = 0
 
 
 _NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0, 0)
@@ -111,6 +112,9 @@ class Learner:
         self.accepted = known.accepted
         self.refused = known.refused
         self.last = known.last
+        self.forgotten_us = (
+            known.forgotten_us
+        )  # when something was last forgotten, so that no weights of before may come back
         self._since_refit = known.since_refit  # so many runs came
         self._dim = dim
         self._base = known.base
@@ -138,6 +142,7 @@ class Learner:
             accepted=self.accepted,
             last=self.last,
             silent=dict(self._silent),
+            forgotten_us=self.forgotten_us,
         )
 
     def __len__(self) -> int:
@@ -202,6 +207,7 @@ class Learner:
             shown=self._shown,
             since_refit=profile.refit_every,
             silent=self._silent,
+            forgotten_us=self.forgotten_us,
         )
         other = Learner(self._dim, profile, known)
         other.is_enabled = self.is_enabled
@@ -330,7 +336,7 @@ class Learner:
         Weights cannot forget one example, and any memory may have been one that nobody asked for: they go, and those of every earlier
         generation, until the next cycle fits them to what is left.
         """
-        gone, had_weights = set(keys), self._has_weights or len(self._earlier) > 0
+        gone = set(keys)
         held = list(self._replay)
         touched = {each.id for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())}
         were_silent = [run for run in self._silent if run in runs]
@@ -344,11 +350,17 @@ class Learner:
             lessons = [each for each in left if each is not None]
             self._replay = Replay(self.profile.replay, lessons, len(lessons) + self._replay.seen - len(held))
             self._bank = Bank(self._dim, lessons)
+        had_weights = self.drop_weights()
+        return bool(touched or was_shown or were_silent or had_weights)
+
+    def drop_weights(self) -> bool:
+        """Throw the weights of all generations away, so that the next cycle is due; return whether there were any."""
+        if not self._has_weights and not self._earlier:
+            return False
         self._base, self._micro, self._held = None, None, None
         self._earlier.clear()
-        if had_weights:
-            self._since_refit = self.profile.refit_every
-        return bool(touched or was_shown or were_silent or had_weights)
+        self._since_refit = self.profile.refit_every
+        return True
 
     @staticmethod
     def micro_of(adapter: Adapter) -> Training:

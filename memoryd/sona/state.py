@@ -1,7 +1,7 @@
 """What a learner knows, as JSON: {user}/sona.json.
 
     version, embedder {name, sha256}, dim, profile, enabled, generation, accepted, refused, last {outcome, gain}, seen,
-    since_refit, updated_us
+    since_refit, forgotten_us, updated_us
     base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
     silent            {run: [quality, whether somebody named what helped or harmed]}
@@ -10,7 +10,7 @@
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
 known are kept. Weights are float32 as they are used; what lessons say is rounded to float16 when it is learned, so that nothing changes
-when it is read again. What was written before `accepted`, `last` and `silent` were has none of them.
+when it is read again. What was written before `accepted`, `last`, `silent` and `forgotten_us` were has none of them.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
         "last": None if known.last is None else {"outcome": known.last.outcome, "gain": known.last.gain},
         "seen": known.seen,
         "since_refit": known.since_refit,
+        "forgotten_us": known.forgotten_us,
         "updated_us": updated_us,
         "base": _factors(known.base),
         "earlier": [{"generation": number, **(_factors(each) or {})} for number, each in known.earlier],
@@ -110,16 +111,13 @@ def load(data: bytes, model: ModelInfo) -> tuple[Learner, dict[str, object]]:
 _KNOWN: Final = frozenset(
     (
         "version", "embedder", "dim", "profile", "enabled", "generation", "accepted", "refused", "last", "seen", "since_refit",
-        "updated_us", "base", "earlier", "micro", "ewc", "shown", "silent", "replay",
+        "forgotten_us", "updated_us", "base", "earlier", "micro", "ewc", "shown", "silent", "replay",
     )
 )  # fmt: skip
 
 
-_LATER: Final[Mapping[str, object]] = {
-    "accepted": 0,
-    "last": None,
-    "silent": {},
-}  # keys that were not there from the beginning
+# Keys that were not there from the beginning.
+_LATER: Final[Mapping[str, object]] = {"accepted": 0, "last": None, "silent": {}, "forgotten_us": 0}
 
 
 def _part(found: Json, name: str, read: Callable[[Any], T]) -> T:
@@ -151,6 +149,7 @@ def _learner(found: Json, dim: int) -> Learner:
         since_refit=part("since_refit", _count),
         accepted=part("accepted", _count),
         last=part("last", _cycle),
+        forgotten_us=part("forgotten_us", _count),
         silent=part("silent", lambda given: {TrajectoryId(run): _judged(how) for run, how in given.items()}),
     )
     learner = Learner(dim, chosen, snapshot)
