@@ -24,7 +24,7 @@ from memoryd.protocol.learning import Lesson
 from memoryd.protocol.records import ANY, microseconds, moment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from memoryd.actors.context import Context
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from memoryd.protocol.interfaces import IndexView, Matched, Meaning, Vectors, Words
     from memoryd.protocol.learning import Cycle, Judged, Learned, LearningEngine, Pattern
     from memoryd.protocol.records import Trajectory
+
+Branch = tuple["IndexView", "Trajectories"]  # what it holds
 
 log = structlog.get_logger("memoryd.learning")
 
@@ -156,12 +158,27 @@ class Learning:
         return await self.status()
 
     def _taken(self, whole: bytes, *, replace: bool) -> None:
-        view = self._view()
+        here = self._here()
+        self._engine.take(whole, self._user, here[0].memories(), partial(_is_in, [here]), replace=replace)
 
-        def is_here(run: TrajectoryId) -> bool:
-            return self._trajectories.get(run) is not None or len(view.find((RecordId(run),))) > 0
+    async def knows_others(self) -> bool:
+        """Whether something is known of memories or runs that are not here."""
+        here = self._here()
+        async with self._alone:
+            return await self._pools.disk_in_background(
+                self._engine.knows_others, here[0].memories(), partial(_is_in, [here])
+            )
 
-        self._engine.take(whole, self._user, view.memories(), is_here, replace=replace)
+    async def keep_only(self, others: Sequence[Branch]) -> None:
+        """Leave no trace of what is neither here nor on the `other` branches. Raises StorageFault when that could not be written."""
+        branches = [self._here(), *others]
+        memories = [view.memories() for view, _ in branches]
+        await self._changed(partial(self._engine.keep_only, memories, partial(_is_in, branches)))
+        if self._engine.is_due:
+            self._wake(QUIET_S)
+
+    def _here(self) -> Branch:
+        return self._view(), self._trajectories
 
     async def patterns(self, message: m.ListPatterns) -> m.Patterns:
         """Return what is asked again and again, or what is near to a query."""
@@ -342,6 +359,11 @@ def lesson_of(
         is_coarse=is_coarse,
         ended_us=microseconds(run.ended or run.started),
     )
+
+
+def _is_in(branches: Iterable[Branch], run: TrajectoryId) -> bool:
+    """Whether a run is on one of these branches: its trajectory, or the memory of its outcome."""
+    return any(told.get(run) is not None or len(view.find((RecordId(run),))) > 0 for view, told in branches)
 
 
 def _count(cycle: Cycle) -> None:

@@ -240,6 +240,7 @@ class MemoryAgent(Actor):
         self._seal_if_needed()
         ctx.spawn(self._pools.disk_in_background(opened.index.check))
         self._learning.catch_up()
+        ctx.spawn(self._purge_learning())
 
     async def stopping(self, ctx: Context) -> None:
         await self._write.finish()
@@ -335,7 +336,7 @@ class MemoryAgent(Actor):
             case m.MergeBranch():
                 return ctx.detach(self._branching.merge(message))
             case m.DropBranch():
-                return ctx.detach(self._branching.drop(message))
+                return ctx.detach(self._drop(message))
             case m.BeginTrajectory():
                 return self._begin(message)
             case m.AddStep():
@@ -552,18 +553,28 @@ class MemoryAgent(Actor):
 
     async def _purge_words(self) -> None:
         """See to it that the words index holds nothing that was erased from the files."""
-        names: list[BranchName] = []
         try:
-            if self._store.has_branches(self._user):
-                branches = await self._pools.disk(self._store.branches, self._user)
-                names = [branch.name for branch in branches if branch.name != self._branching.current]
-            looked = [await self._looks.at(name) for name in names]
-        except (
-            MemorydError
-        ) as error:  # a branch that was dropped just now, or is damaged: the next rewriting looks again
+            others = await self._branching.others()
+        except MemorydError as error:  # one was dropped just now, or is damaged: the next rewriting looks again
             log.warning("words_not_purged", user=self._user, error=type(error).__name__)
             return
-        await self._wording.purge([each.index.view() for each, _ in looked])
+        await self._wording.purge([view for view, _ in others])
+
+    async def _purge_learning(self) -> None:
+        """See to it that nothing was learned of what no branch holds: one is gone, or the state is of another moment than the files."""
+        try:
+            async with self._branching.alone:
+                if await self._learning.knows_others():
+                    await self._learning.keep_only(await self._branching.others())
+        except MemorydError as error:  # a branch is damaged, or the disk is full: the next opening looks again
+            log.warning("learning_not_purged", user=self._user, error=type(error).__name__)
+
+    # --- branches ---
+
+    async def _drop(self, message: m.DropBranch) -> m.Done:
+        done = await self._branching.drop(message)
+        await self._purge_learning()
+        return done
 
     # --- forgetting ---
 
@@ -590,6 +601,7 @@ class MemoryAgent(Actor):
             await self._wording.discard()
             await self._write.exchange(partial(self._store.repair, self._user))
             self._looks.close()
+        await self._purge_learning()
         return m.Done()
 
     # --- trajectories ---

@@ -73,6 +73,10 @@ class Memories(Protocol):
         """Return those of these keys, uint64 [n] ascending, whose memories live, and their vectors, float32 [m, dim]."""
         ...
 
+    def living(self, keys: Keys) -> Keys:
+        """Return those of these keys, uint64 [n] ascending, whose memories live."""
+        ...
+
     def sample(self, count: int, rng: np.random.Generator) -> Keys:
         """Return the keys of so many living memories chosen at random, or of all of them."""
         ...
@@ -213,6 +217,14 @@ class LearningEngine(Protocol):
 
     def forget(self, keys: Iterable[int], runs: Container[TrajectoryId]) -> None:
         """Leave no trace of these memories and these runs."""
+        ...
+
+    def knows_others(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> bool:
+        """Whether it knows other memories than these, or runs that are not here."""
+        ...
+
+    def keep_only(self, memories: Sequence[Memories], is_here: Callable[[TrajectoryId], bool]) -> None:
+        """Leave no trace of what is in none of these memories, nor of runs that are not here."""
         ...
 
     def status(self) -> LearningStatus:

@@ -134,6 +134,13 @@ class SonaEngine:
         for suffix in (ASIDE, _TEMPORARY):  # which may name them too
             self._files.unlink(self._path.with_name(self._path.name + suffix))
 
+    def knows_others(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> bool:
+        return any(self._learner.others([memories], is_here))
+
+    def keep_only(self, memories: Sequence[Memories], is_here: Callable[[TrajectoryId], bool]) -> None:
+        if self._learner.keep_only(memories, is_here):
+            self._forgotten()
+
     def status(self) -> LearningStatus:
         known = self._learner.status()
         return known if self._settings.is_enabled else replace(known, enabled=False)
@@ -193,7 +200,7 @@ class SonaEngine:
                 )
             learner.drop_weights()
         learner.forgotten_us = max(learner.forgotten_us, self._learner.forgotten_us)
-        learner.keep_only(memories, is_here)
+        learner.keep_only([memories], is_here)
         learner.is_enabled = self._learner.is_enabled
         self._learner, self._beside, self._unsaved = learner, beside, True
 

@@ -187,15 +187,20 @@ class Learner:
             )
         return Learner(self._dim, self.profile, replace(_NOTHING, base=self._base, micro=self._micro, held=self._held))
 
-    def keep_only(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> None:
-        """Forget what is not among these memories, and the runs that are not here."""
+    def others(
+        self, memories: Iterable[Memories], is_here: Callable[[TrajectoryId], bool]
+    ) -> tuple[set[int], set[TrajectoryId]]:
+        """Return the keys of what it knows and none of these memories has, and the runs that are not here."""
         named = set(self._shown).union(*(lesson.keys.tolist() for lesson in self._replay))
-        living, _ = memories.vectors(np.array(sorted(named), np.uint64))
-        gone = named.difference(living.tolist())
+        keys = np.array(sorted(named), np.uint64)
+        gone = named.difference(*(each.living(keys).tolist() for each in memories)) if named else named
         held = (lesson.id for lesson in self._replay)
-        runs = {run for run in chain(held, self._silent) if not is_here(run)}
-        if gone or runs:
-            self.forget(gone, runs)
+        return gone, {run for run in chain(held, self._silent) if not is_here(run)}
+
+    def keep_only(self, memories: Iterable[Memories], is_here: Callable[[TrajectoryId], bool]) -> bool:
+        """Forget what none of these memories has, and the runs that are not here; return whether that changed anything."""
+        gone, runs = self.others(memories, is_here)
+        return bool(gone or runs) and self.forget(gone, runs)
 
     def in_profile(self, profile: Profile) -> Learner:
         """Return one of another profile that holds the last of these runs, and has no weights yet."""

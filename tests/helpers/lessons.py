@@ -34,6 +34,9 @@ class Held:
         alive = np.array([key for key in keys.tolist() if key < len(self.all) and key not in self.gone], np.uint64)
         return alive, self.all[alive.astype(np.int64)]
 
+    def living(self, keys: Keys) -> Keys:
+        return self.vectors(keys)[0]
+
     def sample(self, count: int, rng: np.random.Generator) -> Keys:
         return rng.permutation(len(self.all))[:count].astype(np.uint64)
 
