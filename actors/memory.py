@@ -613,21 +613,15 @@ class MemoryAgent(Actor):
         return m.TrajectoryBegun(id=trajectory.id)
 
     def _step(self, message: m.AddStep) -> m.Done:
-        trajectory = self._open_trajectory(message.id)
-        if len(trajectory.steps) >= MAX_STEPS or weight_of(trajectory) + len(message.text) > MAX_TRAJECTORY:
-            raise InvalidMessage(
-                "the trajectory is full",
-                field="id",
-                hint=f"it holds at most {MAX_STEPS} steps of {MAX_TRAJECTORY} bytes in all",
-            )
-        step = Step(action=message.action, text=message.text, timestamp=self._clock.now())
-        self._keep(msgspec.structs.replace(trajectory, steps=(*trajectory.steps, step)))
+        self._keep(self._longer(message.id, message.action, message.text))
         return m.Done()
 
     async def _end(self, message: m.EndTrajectory) -> Trajectory:
         """Close the trajectory and leave behind the record of how it went; both are durable when this returns."""
         self._write.refuse_when_full()
-        trajectory = ended(self._open_trajectory(message.id), message, self._clock.now())
+        report = message.report
+        trajectory = self._longer(message.id, m.REPORT, report) if report else self._open_trajectory(message.id)
+        trajectory = ended(trajectory, message, self._clock.now())
         draft = outcome_of(trajectory)
         embedded = await self._embed((draft,), urgent=False)
         self._keep(trajectory)
@@ -635,6 +629,19 @@ class MemoryAgent(Actor):
         await self._write.durable(added)
         self._learning.follow(trajectory)
         return trajectory
+
+    def _longer(self, which: TrajectoryId, action: str, text: str) -> Trajectory:
+        """Return an open trajectory with one step more."""
+        trajectory = self._open_trajectory(which)
+        step = Step(action=action, text=text, timestamp=self._clock.now())
+        longer = msgspec.structs.replace(trajectory, steps=(*trajectory.steps, step))
+        if len(longer.steps) > MAX_STEPS or weight_of(longer) > MAX_TRAJECTORY:
+            raise InvalidMessage(
+                "the trajectory is full",
+                field="id",
+                hint=f"it holds at most {MAX_STEPS} steps of {MAX_TRAJECTORY} bytes in all",
+            )
+        return longer
 
     def _open_trajectory(self, which: TrajectoryId) -> Trajectory:
         trajectory = self._trajectories.get(which)

@@ -173,9 +173,9 @@ def outcome_of(trajectory: Trajectory) -> Draft:
     quality = trajectory.quality or 0.0
     verdict = "succeeded" if quality >= SUCCESS else "failed"
     steps = [f"- {step.action}: {step.text}" if step.text else f"- {step.action}" for step in trajectory.steps]
-    told = (
-        steps if len(steps) <= _TOLD_STEPS else [*steps[:_TOLD_STEPS], f"- and {len(steps) - _TOLD_STEPS} more steps"]
-    )
+    told = steps
+    if len(steps) > _TOLD_STEPS:  # the last one may be the report
+        told = [*steps[: _TOLD_STEPS - 1], f"- and {len(steps) - _TOLD_STEPS} more steps", steps[-1]]
     text = "\n".join([trajectory.query, *(step[:500] for step in told), f"{verdict} (quality {quality:.2f})"])
     return Draft(
         text=text,

@@ -43,6 +43,7 @@ MAX_QUERY_BYTES: Final = 16_384
 MAX_TOP_K: Final = 100
 MAX_BATCH: Final = 1_024
 MAX_STEP_BYTES: Final = 16_384
+REPORT: Final = "report"  # what a step did that says how the run ended
 MAX_BATCH_BYTES: Final = 832 << 10  # of texts in one request: its answer repeats them and must fit a frame
 REPLY_BYTES: Final = 768 << 10  # of texts in an answer that is cut to fit a frame
 MAX_PROVEN: Final = 256  # memories and traces that a proof lists one by one
@@ -503,15 +504,21 @@ class AddStep(Ask["Done"], frozen=True, kw_only=True):
 
 
 class EndTrajectory(Ask["Trajectory"], frozen=True, kw_only=True):
-    """Close a trajectory with its outcome; `helped` and `harmful` must be among the memories shown."""
+    """Close a trajectory with its outcome; `helped` and `harmful` must be among the memories shown.
+
+    A `report` says in words how it ended: it becomes the last step, REPORT.
+    """
 
     id: TrajectoryId
     quality: float
     helped: tuple[RecordId, ...] = ()
     harmful: tuple[RecordId, ...] = ()
+    report: str = ""
 
     def __post_init__(self) -> None:
         checked_quality(self.quality, "quality")
+        if self.report:
+            checked_text(self.report, "report", MAX_STEP_BYTES)
 
 
 class ListTrajectories(Ask["Trajectories"], frozen=True, kw_only=True):

@@ -595,17 +595,15 @@ async def test_the_commands_take_what_was_learned_out_and_in(tmp_path: Path) -> 
 REPORT = "It was a race: a lease now replaces the mutex, and workers take it in turn."
 
 
-@pytest.mark.parametrize("by_events", [False, True])
-async def test_what_a_run_goes_back_to_later_comes_first_when_nobody_names_it(
-    tmp_path: Path, *, by_events: bool
-) -> None:
+@pytest.mark.parametrize("by", ["step", "report", "events"])
+async def test_what_a_run_goes_back_to_later_comes_first_when_nobody_names_it(tmp_path: Path, by: str) -> None:
     async with running(tmp_path) as house:
         ids = await filled(house)
         before = await house.memory.recall(QUERY, user=USER, top_k=10)
         assert texts(before)[0] != HELPFUL
         assert HELPFUL in texts(before)
         shown = [memory.record.id for memory in before.memories]
-        if by_events:
+        if by == "events":
             parts = [
                 event("begin", QUERY, "conductor.run.started", run_id="r1"),
                 event("told", "", "worker.report.received", run_id="r1", payload={"report": {"summary": REPORT}}),
@@ -614,8 +612,10 @@ async def test_what_a_run_goes_back_to_later_comes_first_when_nobody_names_it(
             await house.memory.publish(parts, user=USER, ack="committed")
         else:
             run = await house.memory.begin_trajectory(QUERY, user=USER, shown=shown)
-            await house.memory.add_step(run, user=USER, action="report", text=REPORT)
-            await house.memory.end_trajectory(run, user=USER, quality=0.9)
+            if by == "step":
+                await house.memory.add_step(run, user=USER, action="say", text=REPORT)
+            report = REPORT if by == "report" else ""
+            await house.memory.end_trajectory(run, user=USER, quality=0.9, report=report)
 
         async def is_known() -> bool:
             return (await house.memory.learning(user=USER)).runs == 1

@@ -29,6 +29,44 @@ async def test_a_run_is_kept_with_everything_that_was_said_about_it_over_a_resta
         assert (again.helped, again.harmful) == (tuple(ids[:1]), tuple(ids[1:2]))
 
 
+async def test_a_report_is_the_last_step_of_a_run_and_stands_in_what_it_leaves_behind(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        run = await house.memory.begin_trajectory("how to fix it", user="alice")
+        for number in range(20):
+            await house.memory.add_step(run, action=f"try {number}")
+        ended = await house.memory.end_trajectory(run, quality=0.9, report="a lease replaced the mutex")
+        (outcome,) = await exported(house.memory, "alice")
+
+    assert (ended.steps[-1].action, ended.steps[-1].text) == ("report", "a lease replaced the mutex")
+    assert outcome.text.splitlines() == [
+        "how to fix it",
+        *(f"- try {number}" for number in range(11)),
+        "- and 9 more steps",
+        "- report: a lease replaced the mutex",
+        "succeeded (quality 0.90)",
+    ]
+    async with running(tmp_path, listen=True) as house:
+        assert await house.memory.trajectories(user="alice") == [ended]
+
+
+@pytest.mark.parametrize(
+    ("report", "field"), [(" \n", "report"), ("x" * 16_385, "report"), ("\ud800", "report"), ("é" * 8_192, "id")]
+)
+async def test_a_report_that_says_nothing_or_too_much_is_refused_and_the_run_goes_on(
+    tmp_path: Path, report: str, field: str
+) -> None:
+    async with running(tmp_path) as house:
+        run = await house.memory.begin_trajectory("how to fix it", user="alice")
+        for _ in range(15):  # a sixteenth is too much
+            await house.memory.add_step(run, action="edit", text="x" * 16_384)
+
+        with pytest.raises(InvalidMessage) as refused:
+            await house.memory.end_trajectory(run, quality=0.9, report=report)
+
+        assert refused.value.field == field
+        assert (await house.memory.end_trajectory(run, quality=0.9, report="done")).steps[-1].text == "done"
+
+
 async def test_a_run_that_is_open_can_be_ended_after_a_restart(tmp_path: Path) -> None:
     async with running(tmp_path) as house:
         run = await house.memory.begin_trajectory("how to fix it", user="alice")
