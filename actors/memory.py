@@ -608,7 +608,7 @@ class MemoryAgent(Actor):
 
     def _begin(self, message: m.BeginTrajectory) -> m.TrajectoryBegun:
         now = self._clock.now()
-        trajectory = Trajectory(id=TrajectoryId(new_ulid(now)), query=message.query, started=now, shown=message.shown)
+        trajectory = Trajectory(id=TrajectoryId(new_ulid(now)), query=message.query, started=now, shown=tuple(dict.fromkeys(message.shown)))
         self._keep(trajectory)
         return m.TrajectoryBegun(id=trajectory.id)
 
@@ -619,11 +619,13 @@ class MemoryAgent(Actor):
     async def _end(self, message: m.EndTrajectory) -> Trajectory:
         """Close the trajectory and leave behind the record of how it went; both are durable when this returns."""
         self._write.refuse_when_full()
-        report = message.report
-        trajectory = self._longer(message.id, m.REPORT, report) if report else self._open_trajectory(message.id)
-        trajectory = ended(trajectory, message, self._clock.now())
+        begun = self._open_trajectory(message.id)
+        last = self._longer(message.id, m.REPORT, message.report) if message.report else begun
+        trajectory = ended(last, message, self._clock.now())
         draft = outcome_of(trajectory)
         embedded = await self._embed((draft,), urgent=False)
+        if self._open_trajectory(message.id) is not begun:  # a step came meanwhile
+            return await self._end(message)
         self._keep(trajectory)
         _, added = self._add((draft,), embedded)
         await self._write.durable(added)

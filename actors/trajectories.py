@@ -163,9 +163,8 @@ def ended(trajectory: Trajectory, message: EndTrajectory, when: datetime) -> Tra
             )
     if set(message.helped) & set(message.harmful):
         raise InvalidMessage("a memory cannot both help and harm", field="harmful", hint="name it once")
-    return msgspec.structs.replace(
-        trajectory, ended=when, quality=message.quality, helped=message.helped, harmful=message.harmful
-    )
+    helped, harmful = (tuple(dict.fromkeys(ids)) for ids in (message.helped, message.harmful))
+    return msgspec.structs.replace(trajectory, ended=when, quality=message.quality, helped=helped, harmful=harmful)
 
 
 def outcome_of(trajectory: Trajectory) -> Draft:

@@ -482,8 +482,14 @@ class BeginTrajectory(Ask["TrajectoryBegun"], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         checked_text(self.query, "query", MAX_QUERY_BYTES)
+        _check_count(self.shown, "shown")
         for each in self.shown:
             ids.record_id(each)
+
+
+def _check_count(memories: tuple[RecordId, ...], field: str) -> None:
+    if len(memories) > MAX_BATCH:
+        raise InvalidMessage("too many memories", field=field, hint=f"name at most {MAX_BATCH}")
 
 
 class TrajectoryBegun(Struct, frozen=True, kw_only=True):
@@ -517,6 +523,8 @@ class EndTrajectory(Ask["Trajectory"], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         checked_quality(self.quality, "quality")
+        _check_count(self.helped, "helped")
+        _check_count(self.harmful, "harmful")
         if self.report:
             checked_text(self.report, "report", MAX_STEP_BYTES)
 
