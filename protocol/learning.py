@@ -102,6 +102,10 @@ class Learned(Protocol):
         """
         ...
 
+    def evidence(self, keys: Keys) -> Scores:
+        """Return how much likelier it is of each of these memories that it is right, in nats: it helped questions like this, or did not."""
+        ...
+
 
 class Cycle(Protocol):
     """What came of fitting anew: whether it was accepted, and what the guard said, in nats."""

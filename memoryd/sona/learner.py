@@ -70,13 +70,19 @@ class Learned:
     shown: Counter[int]
 
     def parts(self, keys: Keys, moved: Scores) -> dict[str, Scores]:
-        each = keys.tolist()
-        counts = np.array([self.shown[key] for key in each], np.float32)
+        counts = np.array([self.shown[key] for key in keys.tolist()], np.float32)
         return {
             "adapter": np.float32(LEARNED) * moved,
-            "bank": np.array([self.values.get(key, 0.0) for key in each], np.float32),
+            "bank": self._values(keys),
             "common": np.float32(-_COMMON) * counts / (_USUAL + counts),
         }
+
+    def evidence(self, keys: Keys) -> Scores:
+        # What is shown for everything, and where the question is bent to, are reasons for an order, not for this memory.
+        return self._values(keys) / np.float32(TEMPERATURE)
+
+    def _values(self, keys: Keys) -> Scores:
+        return np.array([self.values.get(key, 0.0) for key in keys.tolist()], np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,30 @@ async def test_what_helped_comes_first_when_the_question_comes_again(tmp_path: P
         assert why.place == 1
 
 
+async def test_what_helped_is_relevant_to_the_question_and_what_was_shown_in_vain_no_longer(tmp_path: Path) -> None:
+    query = "what of the harbour"
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        before = {
+            each.record.id: each.relevance for each in (await house.memory.recall(query, user=USER, top_k=70)).memories
+        }
+        least = max(before.values())
+        assert before.get(ids[HELPFUL], 0) < least == before[ids["the queue of the harbour"]]
+
+        await ran(house, ids, [HELPFUL], query=query)
+
+        async def answers() -> list[str]:
+            return texts(await house.memory.recall(query, user=USER, min_relevance=least))
+
+        async def is_known() -> bool:
+            return await answers() == [HELPFUL]
+
+        await eventually(is_known)
+        why = await house.memory.why(ids[HELPFUL], query, user=USER)
+
+    assert why.memory.relevance > least
+
+
 async def test_a_clock_that_goes_back_while_a_run_goes_on_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
