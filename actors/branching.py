@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memoryd.actors.writer import Writer
     from memoryd.clock import Clock
     from memoryd.protocol.ids import BranchName, RecordId, UserId
-    from memoryd.protocol.interfaces import MemoryIndex, MemoryStore
+    from memoryd.protocol.interfaces import IndexView, MemoryIndex, MemoryStore
     from memoryd.protocol.records import MemoryRecord
 
 MERGED: Final = 64  # records that are brought over before others have their turn
@@ -66,6 +66,14 @@ class Branching:
                 for each in found
             )
         )
+
+    async def others(self) -> Sequence[tuple[IndexView, Trajectories]]:
+        """Return what each branch holds that is not in use. Raises NotFound or StorageFault."""
+        if not self.store.has_branches(self.user):
+            return []
+        branches = await self.pools.disk(self.store.branches, self.user)
+        looked = [await self.looks.at(branch.name) for branch in branches if branch.name != self.current]
+        return [(each.index.view(), told) for each, told in looked]
 
     async def switch(self, message: m.SwitchBranch) -> m.Done:
         """Go on with another branch; what is not committed yet goes there."""

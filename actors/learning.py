@@ -24,7 +24,7 @@ from memoryd.protocol.learning import Lesson
 from memoryd.protocol.records import ANY, microseconds, moment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from memoryd.actors.context import Context
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from memoryd.actors.wording import Wording
     from memoryd.protocol.ids import TrajectoryId, UserId
     from memoryd.protocol.interfaces import IndexView, Matched, Meaning, Vectors, Words
-    from memoryd.protocol.learning import Cycle, Learned, LearningEngine, Pattern
+    from memoryd.protocol.learning import Cycle, Judged, Learned, LearningEngine, Pattern
     from memoryd.protocol.records import Trajectory
+
+Branch = tuple["IndexView", "Trajectories"]  # what it holds
 
 log = structlog.get_logger("memoryd.learning")
 
@@ -156,12 +158,27 @@ class Learning:
         return await self.status()
 
     def _taken(self, whole: bytes, *, replace: bool) -> None:
-        view = self._view()
+        here = self._here()
+        self._engine.take(whole, self._user, here[0].memories(), partial(_is_in, [here]), replace=replace)
 
-        def is_here(run: TrajectoryId) -> bool:
-            return self._trajectories.get(run) is not None or len(view.find((RecordId(run),))) > 0
+    async def knows_others(self) -> bool:
+        """Whether something is known of memories or runs that are not here."""
+        here = self._here()
+        async with self._alone:
+            return await self._pools.disk_in_background(
+                self._engine.knows_others, here[0].memories(), partial(_is_in, [here])
+            )
 
-        self._engine.take(whole, self._user, view.memories(), is_here, replace=replace)
+    async def keep_only(self, others: Sequence[Branch]) -> None:
+        """Leave no trace of what is neither here nor on the `other` branches. Raises StorageFault when that could not be written."""
+        branches = [self._here(), *others]
+        memories = [view.memories() for view, _ in branches]
+        await self._changed(partial(self._engine.keep_only, memories, partial(_is_in, branches)))
+        if self._engine.is_due:
+            self._wake(QUIET_S)
+
+    def _here(self) -> Branch:
+        return self._view(), self._trajectories
 
     async def patterns(self, message: m.ListPatterns) -> m.Patterns:
         """Return what is asked again and again, or what is near to a query."""
@@ -192,6 +209,8 @@ class Learning:
 
     def _is_missed(self, run: Trajectory) -> bool:
         """Whether a run that has ended is not known, or not as it is judged now."""
+        if self._engine.says_nothing(run.id, _judged(run)):
+            return False
         known = self._engine.lesson(run.id)
         if known is None:
             return not self._engine.may_have_been_learned(microseconds(when_known(run)))
@@ -295,9 +314,11 @@ class Learning:
         words = self._wording.match(view, run.query, ANY, None)
         said = () if names(run) else self._wording.said(view, run)
         lesson = lesson_of(run, words, meaning, self._engine.threshold, said)
-        if lesson is not None:
-            self._engine.learn(lesson, view.memories())
-            metrics.LEARNED.inc()
+        if lesson is None:
+            self._engine.pass_over(run.id, _judged(run))
+            return
+        self._engine.learn(lesson, view.memories())
+        metrics.LEARNED.inc()
 
     def _wake(self, seconds: float) -> None:
         if not self._is_timed:
@@ -341,6 +362,11 @@ def lesson_of(
     )
 
 
+def _is_in(branches: Iterable[Branch], run: TrajectoryId) -> bool:
+    """Whether a run is on one of these branches: its trajectory, or the memory of its outcome."""
+    return any(told.get(run) is not None or len(view.find((RecordId(run),))) > 0 for view, told in branches)
+
+
 def _count(cycle: Cycle) -> None:
     metrics.FITS.labels(cycle.outcome).inc()
     metrics.LAST_FIT.state(cycle.outcome)
@@ -375,6 +401,10 @@ def _lesson_info(run: Trajectory, *, is_learned: bool) -> m.LessonInfo:
 def names(run: Trajectory) -> bool:
     """Whether somebody said which memories helped or harmed."""
     return bool(run.helped or run.harmful)
+
+
+def _judged(run: Trajectory) -> Judged:
+    return run.quality or 0.0, names(run)
 
 
 def _is_judged_so(known: Lesson, run: Trajectory, threshold: float) -> bool:

@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.clock import Clock
-    from memoryd.protocol.ids import BranchName
     from memoryd.protocol.interfaces import (
         Embeddings,
         MemoryIndex,
@@ -240,6 +239,7 @@ class MemoryAgent(Actor):
         self._seal_if_needed()
         ctx.spawn(self._pools.disk_in_background(opened.index.check))
         self._learning.catch_up()
+        ctx.spawn(self._purge_learning())
 
     async def stopping(self, ctx: Context) -> None:
         await self._write.finish()
@@ -335,7 +335,7 @@ class MemoryAgent(Actor):
             case m.MergeBranch():
                 return ctx.detach(self._branching.merge(message))
             case m.DropBranch():
-                return ctx.detach(self._branching.drop(message))
+                return ctx.detach(self._drop(message))
             case m.BeginTrajectory():
                 return self._begin(message)
             case m.AddStep():
@@ -552,18 +552,28 @@ class MemoryAgent(Actor):
 
     async def _purge_words(self) -> None:
         """See to it that the words index holds nothing that was erased from the files."""
-        names: list[BranchName] = []
         try:
-            if self._store.has_branches(self._user):
-                branches = await self._pools.disk(self._store.branches, self._user)
-                names = [branch.name for branch in branches if branch.name != self._branching.current]
-            looked = [await self._looks.at(name) for name in names]
-        except (
-            MemorydError
-        ) as error:  # a branch that was dropped just now, or is damaged: the next rewriting looks again
+            others = await self._branching.others()
+        except MemorydError as error:  # one was dropped just now, or is damaged: the next rewriting looks again
             log.warning("words_not_purged", user=self._user, error=type(error).__name__)
             return
-        await self._wording.purge([each.index.view() for each, _ in looked])
+        await self._wording.purge([view for view, _ in others])
+
+    async def _purge_learning(self) -> None:
+        """See to it that nothing was learned of what no branch holds: one is gone, or the state is of another moment than the files."""
+        try:
+            async with self._branching.alone:
+                if await self._learning.knows_others():
+                    await self._learning.keep_only(await self._branching.others())
+        except MemorydError as error:  # a branch is damaged, or the disk is full: the next opening looks again
+            log.warning("learning_not_purged", user=self._user, error=type(error).__name__)
+
+    # --- branches ---
+
+    async def _drop(self, message: m.DropBranch) -> m.Done:
+        done = await self._branching.drop(message)
+        await self._purge_learning()
+        return done
 
     # --- forgetting ---
 
@@ -590,39 +600,51 @@ class MemoryAgent(Actor):
             await self._wording.discard()
             await self._write.exchange(partial(self._store.repair, self._user))
             self._looks.close()
+        await self._purge_learning()
         return m.Done()
 
     # --- trajectories ---
 
     def _begin(self, message: m.BeginTrajectory) -> m.TrajectoryBegun:
         now = self._clock.now()
-        trajectory = Trajectory(id=TrajectoryId(new_ulid(now)), query=message.query, started=now, shown=message.shown)
+        trajectory = Trajectory(
+            id=TrajectoryId(new_ulid(now)), query=message.query, started=now, shown=tuple(dict.fromkeys(message.shown))
+        )
         self._keep(trajectory)
         return m.TrajectoryBegun(id=trajectory.id)
 
     def _step(self, message: m.AddStep) -> m.Done:
-        trajectory = self._open_trajectory(message.id)
-        if len(trajectory.steps) >= MAX_STEPS or weight_of(trajectory) + len(message.text) > MAX_TRAJECTORY:
-            raise InvalidMessage(
-                "the trajectory is full",
-                field="id",
-                hint=f"it holds at most {MAX_STEPS} steps of {MAX_TRAJECTORY} bytes in all",
-            )
-        step = Step(action=message.action, text=message.text, timestamp=self._clock.now())
-        self._keep(msgspec.structs.replace(trajectory, steps=(*trajectory.steps, step)))
+        self._keep(self._longer(message.id, message.action, message.text))
         return m.Done()
 
     async def _end(self, message: m.EndTrajectory) -> Trajectory:
         """Close the trajectory and leave behind the record of how it went; both are durable when this returns."""
         self._write.refuse_when_full()
-        trajectory = ended(self._open_trajectory(message.id), message, self._clock.now())
+        begun = self._open_trajectory(message.id)
+        last = self._longer(message.id, m.REPORT, message.report) if message.report else begun
+        trajectory = ended(last, message, self._clock.now())
         draft = outcome_of(trajectory)
         embedded = await self._embed((draft,), urgent=False)
+        if self._open_trajectory(message.id) is not begun:  # a step came meanwhile
+            return await self._end(message)
         self._keep(trajectory)
         _, added = self._add((draft,), embedded)
         await self._write.durable(added)
         self._learning.follow(trajectory)
         return trajectory
+
+    def _longer(self, which: TrajectoryId, action: str, text: str) -> Trajectory:
+        """Return an open trajectory with one step more."""
+        trajectory = self._open_trajectory(which)
+        step = Step(action=action, text=text, timestamp=self._clock.now())
+        longer = msgspec.structs.replace(trajectory, steps=(*trajectory.steps, step))
+        if len(longer.steps) > MAX_STEPS or weight_of(longer) > MAX_TRAJECTORY:
+            raise InvalidMessage(
+                "the trajectory is full",
+                field="id",
+                hint=f"it holds at most {MAX_STEPS} steps of {MAX_TRAJECTORY} bytes in all",
+            )
+        return longer
 
     def _open_trajectory(self, which: TrajectoryId) -> Trajectory:
         trajectory = self._trajectories.get(which)

@@ -163,9 +163,8 @@ def ended(trajectory: Trajectory, message: EndTrajectory, when: datetime) -> Tra
             )
     if set(message.helped) & set(message.harmful):
         raise InvalidMessage("a memory cannot both help and harm", field="harmful", hint="name it once")
-    return msgspec.structs.replace(
-        trajectory, ended=when, quality=message.quality, helped=message.helped, harmful=message.harmful
-    )
+    helped, harmful = (tuple(dict.fromkeys(ids)) for ids in (message.helped, message.harmful))
+    return msgspec.structs.replace(trajectory, ended=when, quality=message.quality, helped=helped, harmful=harmful)
 
 
 def outcome_of(trajectory: Trajectory) -> Draft:
@@ -173,9 +172,9 @@ def outcome_of(trajectory: Trajectory) -> Draft:
     quality = trajectory.quality or 0.0
     verdict = "succeeded" if quality >= SUCCESS else "failed"
     steps = [f"- {step.action}: {step.text}" if step.text else f"- {step.action}" for step in trajectory.steps]
-    told = (
-        steps if len(steps) <= _TOLD_STEPS else [*steps[:_TOLD_STEPS], f"- and {len(steps) - _TOLD_STEPS} more steps"]
-    )
+    told = steps
+    if len(steps) > _TOLD_STEPS:  # the last one may be the report
+        told = [*steps[: _TOLD_STEPS - 1], f"- and {len(steps) - _TOLD_STEPS} more steps", steps[-1]]
     text = "\n".join([trajectory.query, *(step[:500] for step in told), f"{verdict} (quality {quality:.2f})"])
     return Draft(
         text=text,

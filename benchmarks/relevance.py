@@ -200,19 +200,19 @@ def _cases(conversations: Sequence[Conversation], folder: Path, console: Console
     found = []
     for place, store in enumerate(track(stores, "asking", console=console)):
         other = conversations[(place + 1) % len(conversations)]
-        names = dict(zip(_speakers(other), _speakers(store.conversation), strict=False))
+        names = dict(zip(speakers(other), speakers(store.conversation), strict=False))
         pairs = zip(store.conversation.questions, cycle(other.questions), strict=False)
-        of_this = [store.cases(question, foreign, _renamed(foreign.text, names)) for question, foreign in pairs]
+        of_this = [store.cases(question, foreign, renamed(foreign.text, names)) for question, foreign in pairs]
         found.append([case for cases in of_this for case in cases])
         store.close()
     return found
 
 
-def _speakers(conversation: Conversation) -> list[str]:
+def speakers(conversation: Conversation) -> list[str]:
     return list(dict.fromkeys(turn.speaker for turn in conversation.turns))
 
 
-def _renamed(text: str, names: Mapping[str, str]) -> str:
+def renamed(text: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
 
 

@@ -282,15 +282,17 @@ class Memory:
         quality: float,
         helped: Iterable[str] = (),
         harmful: Iterable[str] = (),
+        report: str = "",
         user: str | None = None,
     ) -> Trajectory:
-        """Close the trajectory with its outcome from 0.0 to 1.0; durable when this returns."""
+        """Close the trajectory with its outcome from 0.0 to 1.0, and in words in a `report`; durable when this returns."""
         which, whose = _run(run, user)
         message = m.EndTrajectory(
             id=which,
             quality=quality,
             helped=tuple(RecordId(each) for each in helped),
             harmful=tuple(RecordId(each) for each in harmful),
+            report=report,
         )
         return await self._use.request(whose, message, WITHIN_S)
 

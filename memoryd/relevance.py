@@ -3,7 +3,8 @@
 A score is scaled to the best of its query, and something is always best. What tells a right answer from the best of wrong
 ones is how much of the query is found at all, in words or in meaning. A logistic regression makes a chance of that: of the
 answers with a relevance of .3, three in ten were right, where every second question had an answer at all.
-`benchmarks.relevance` fits it, on vectors of the shipped encoder.
+`benchmarks.relevance` fits it, on vectors of the shipped encoder. What learning knows of an answer is other evidence: it is added to the
+logarithm of the odds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     Scores = NDArray[np.float32]  # [m]
 
 CONSTANT: Final = "constant"
+_NO_EVIDENCE: Final = np.float32(0)
 
 BY_BOTH: Final[Mapping[str, float]] = {
     CONSTANT: -14.96,
@@ -61,7 +63,9 @@ def features(scores: Scores, shares: Scores, cosines: Scores, terms: int) -> dic
     }
 
 
-def relevance(given: Mapping[str, Scores], weights: Mapping[str, float]) -> Scores:
-    """Return the relevance of each answer, float32 [m], from its features."""
-    total = sum((np.float32(weight) * given[name] for name, weight in weights.items()), np.float32(0))
+def relevance(
+    given: Mapping[str, Scores], weights: Mapping[str, float], evidence: Scores | np.float32 = _NO_EVIDENCE
+) -> Scores:
+    """Return the relevance of each answer, float32 [m], from its features, and from other `evidence` for it, float32 [m], in nats."""
+    total = sum((np.float32(weight) * given[name] for name, weight in weights.items()), evidence)
     return np.asarray(1 / (1 + np.exp(-total)), np.float32)

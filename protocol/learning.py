@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Scores = NDArray[np.float32]  # [m]
     Keys = NDArray[np.uint64]  # [m], ids of records as numbers, see `keys.folded`
 
+Judged = tuple[float, bool]  # the quality of a run, and whether somebody named what helped or harmed
 UNTOLD: Final = 1 / 6  # credit of each memory that was shown to a run that went well and tells no more
 
 
@@ -72,6 +73,10 @@ class Memories(Protocol):
         """Return those of these keys, uint64 [n] ascending, whose memories live, and their vectors, float32 [m, dim]."""
         ...
 
+    def living(self, keys: Keys) -> Keys:
+        """Return those of these keys, uint64 [n] ascending, whose memories live."""
+        ...
+
     def sample(self, count: int, rng: np.random.Generator) -> Keys:
         """Return the keys of so many living memories chosen at random, or of all of them."""
         ...
@@ -95,6 +100,10 @@ class Learned(Protocol):
 
         `moved`, float32 [m], is how much nearer each is to the bent question than to the question.
         """
+        ...
+
+    def evidence(self, keys: Keys) -> Scores:
+        """Return how much likelier it is of each of these memories that it is right, in nats: it helped questions like this, or did not."""
         ...
 
 
@@ -195,6 +204,10 @@ class LearningEngine(Protocol):
         """Return what is held of a run."""
         ...
 
+    def says_nothing(self, run: TrajectoryId, judged: Judged) -> bool:
+        """Whether it was found that a run says nothing, as it was judged then."""
+        ...
+
     def may_have_been_learned(self, ended_us: int) -> bool:
         """Whether a run that ended then, and is not held, may have had to go for others."""
         ...
@@ -203,12 +216,24 @@ class LearningEngine(Protocol):
         """Take in a finished run, in the place of what was known of it."""
         ...
 
+    def pass_over(self, run: TrajectoryId, judged: Judged) -> None:
+        """Know of a finished run that it says nothing: what it was shown is gone, or only repeats its question."""
+        ...
+
     def refit(self, memories: Memories) -> Cycle:
         """Fit the weights anew: some tenths of a second of a processor."""
         ...
 
     def forget(self, keys: Iterable[int], runs: Container[TrajectoryId]) -> None:
         """Leave no trace of these memories and these runs."""
+        ...
+
+    def knows_others(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> bool:
+        """Whether it knows other memories than these, or runs that are not here."""
+        ...
+
+    def keep_only(self, memories: Sequence[Memories], is_here: Callable[[TrajectoryId], bool]) -> None:
+        """Leave no trace of what is in none of these memories, nor of runs that are not here."""
         ...
 
     def status(self) -> LearningStatus:

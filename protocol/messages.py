@@ -43,6 +43,7 @@ MAX_QUERY_BYTES: Final = 16_384
 MAX_TOP_K: Final = 100
 MAX_BATCH: Final = 1_024
 MAX_STEP_BYTES: Final = 16_384
+REPORT: Final = "report"  # what a step did that says how the run ended
 MAX_BATCH_BYTES: Final = 832 << 10  # of texts in one request: its answer repeats them and must fit a frame
 REPLY_BYTES: Final = 768 << 10  # of texts in an answer that is cut to fit a frame
 MAX_PROVEN: Final = 256  # memories and traces that a proof lists one by one
@@ -481,8 +482,14 @@ class BeginTrajectory(Ask["TrajectoryBegun"], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         checked_text(self.query, "query", MAX_QUERY_BYTES)
+        _check_count(self.shown, "shown")
         for each in self.shown:
             ids.record_id(each)
+
+
+def _check_count(memories: tuple[RecordId, ...], field: str) -> None:
+    if len(memories) > MAX_BATCH:
+        raise InvalidMessage("too many memories", field=field, hint=f"name at most {MAX_BATCH}")
 
 
 class TrajectoryBegun(Struct, frozen=True, kw_only=True):
@@ -503,15 +510,23 @@ class AddStep(Ask["Done"], frozen=True, kw_only=True):
 
 
 class EndTrajectory(Ask["Trajectory"], frozen=True, kw_only=True):
-    """Close a trajectory with its outcome; `helped` and `harmful` must be among the memories shown."""
+    """Close a trajectory with its outcome; `helped` and `harmful` must be among the memories shown.
+
+    A `report` says in words how it ended: it becomes the last step, REPORT.
+    """
 
     id: TrajectoryId
     quality: float
     helped: tuple[RecordId, ...] = ()
     harmful: tuple[RecordId, ...] = ()
+    report: str = ""
 
     def __post_init__(self) -> None:
         checked_quality(self.quality, "quality")
+        _check_count(self.helped, "helped")
+        _check_count(self.harmful, "harmful")
+        if self.report:
+            checked_text(self.report, "report", MAX_STEP_BYTES)
 
 
 class ListTrajectories(Ask["Trajectories"], frozen=True, kw_only=True):

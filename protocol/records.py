@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -60,7 +59,7 @@ def checked_metadata(metadata: JsonObject, field: str) -> JsonObject:
 
 def checked_quality(quality: float | None, field: str) -> float | None:
     """Return `quality` when it is None or within [0, 1]. Raises InvalidMessage."""
-    if quality is not None and not (math.isfinite(quality) and 0.0 <= quality <= 1.0):
+    if quality is not None and not 0.0 <= quality <= 1.0:
         raise InvalidMessage("quality out of range", field=field, hint="use a number from 0.0 to 1.0")
     return quality
 

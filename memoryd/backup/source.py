@@ -2,8 +2,8 @@
 
 Of an `.rvf` file the segments that its newest manifest lists, and that manifest: those that were folded into others still
 stand in the file, and do not come into the backup. Such a file only grows or is replaced by another, so a descriptor shows one
-state, whatever its writer does. Every other file in a user's folder is taken as it is, but for locks, for what is unfinished, and for SQLite
-files, which are made from the `.rvf` again.
+state, whatever its writer does. Every other file in a user's folder is taken as it is, such as the state of learning, which is replaced whole; but not locks, what is
+unfinished or was set aside as damaged, and SQLite files, which are made from the `.rvf` again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Bytes = tuple[int, bytes]  # where they stand in the file, and they themselves
 
-LEFT_OUT: Final = (".lock", ".tmp", ".sqlite", ".sqlite-wal", ".sqlite-shm")
+LEFT_OUT: Final = (".lock", ".tmp", ".damaged", ".sqlite", ".sqlite-wal", ".sqlite-shm")
 _TURNS: Final = 10  # a folder whose names change each time it is looked at is given up
 _RVF: Final = ".rvf"
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from memoryd.files import FileSystem
     from memoryd.protocol.ids import TrajectoryId, UserId
     from memoryd.protocol.interfaces import ModelInfo
-    from memoryd.protocol.learning import Form, Intent, Lesson, Memories, Pattern
+    from memoryd.protocol.learning import Form, Intent, Judged, Lesson, Memories, Pattern
     from memoryd.protocol.messages import LearningStatus
     from memoryd.sona.learner import Cycle, Learned
 
@@ -68,6 +68,7 @@ class SonaEngine:
             if self._files.exists(self._path):
                 self._learner, self._beside = load(self._read(), self._model)
         except (Damaged, ModelMismatch) as error:
+            self._forgotten()  # nobody knows what was, and when
             return f"{error.message}{self._set_aside()}"
         except StorageFault as error:
             self._is_readable = False
@@ -112,6 +113,9 @@ class SonaEngine:
     def lesson(self, run: TrajectoryId) -> Lesson | None:
         return self._learner.lesson(run)
 
+    def says_nothing(self, run: TrajectoryId, judged: Judged) -> bool:
+        return self._learner.says_nothing(run, judged)
+
     def may_have_been_learned(self, ended_us: int) -> bool:
         return not self._learner.is_whole and ended_us <= self._learner.last_us
 
@@ -119,15 +123,27 @@ class SonaEngine:
         self._learner.learn(lesson, memories)
         self._unsaved = True
 
+    def pass_over(self, run: TrajectoryId, judged: Judged) -> None:
+        self._learner.pass_over(run, judged)
+        self._unsaved = True
+
     def refit(self, memories: Memories) -> Cycle:
         self._unsaved = True
         return self._learner.refit(memories)
 
     def forget(self, keys: Iterable[int], runs: Container[TrajectoryId]) -> None:
-        if self._learner.forget(keys, runs):
-            self._unsaved = True
+        knew_something = len(self._learner) > 0 or self._learner.has_learned
+        if self._learner.forget(keys, runs) or knew_something:
+            self._forgotten()
         for suffix in (ASIDE, _TEMPORARY):  # which may name them too
             self._files.unlink(self._path.with_name(self._path.name + suffix))
+
+    def knows_others(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> bool:
+        return any(self._learner.others([memories], is_here))
+
+    def keep_only(self, memories: Sequence[Memories], is_here: Callable[[TrajectoryId], bool]) -> None:
+        if self._learner.keep_only(memories, is_here):
+            self._forgotten()
 
     def status(self) -> LearningStatus:
         known = self._learner.status()
@@ -154,7 +170,11 @@ class SonaEngine:
         if form == "ruvector":
             return published(self._learner)
         if form == "weights":  # for others: nothing of what is beside the state either
-            return self._dumped(self._learner.weights(), {})
+            weights = self._learner.weights()
+            weights.forgotten_us = (
+                self._now_us()
+            )  # what was forgotten, up to now, is not in them; when that was is nobody's business
+            return self._dumped(weights, {})
         return self._dumped(self._learner, {**self._beside, _USER: user})
 
     def take(
@@ -170,11 +190,21 @@ class SonaEngine:
             learner, beside = load(data, self._model)
         except (Damaged, ModelMismatch) as error:  # of what was sent, not of what is kept
             raise InvalidMessage(error.message, field=error.field, hint="export it again") from error
-        if beside.pop(_USER, user) != user:
+        whose = beside.pop(_USER, None)
+        if whose not in (None, user):
             raise InvalidMessage(
                 "what was learned is another user's", field=_USER, hint="an export of the weights alone is for others"
             )
-        learner.keep_only(memories, is_here)
+        if learner.forgotten_us < self._learner.forgotten_us:
+            if whose is None:
+                raise InvalidMessage(
+                    "these weights were exported before something was forgotten here",
+                    field="forgotten_us",
+                    hint="export them again",
+                )
+            learner.drop_weights()
+        learner.forgotten_us = max(learner.forgotten_us, self._learner.forgotten_us)
+        learner.keep_only([memories], is_here)
         learner.is_enabled = self._learner.is_enabled
         self._learner, self._beside, self._unsaved = learner, beside, True
 
@@ -192,8 +222,15 @@ class SonaEngine:
         for name in (NAME, NAME + ASIDE, NAME + _TEMPORARY):
             self._files.unlink(self._path.with_name(name))
 
+    def _forgotten(self) -> None:
+        self._learner.forgotten_us = max(self._now_us(), self._learner.forgotten_us + 1)  # the clock may have gone back
+        self._unsaved = True
+
+    def _now_us(self) -> int:
+        return microseconds(self._clock.now())
+
     def _dumped(self, learner: Learner, beside: Mapping[str, object]) -> bytes:
-        return dump(learner, self._model, microseconds(self._clock.now()), beside)
+        return dump(learner, self._model, self._now_us(), beside)
 
     def _read(self) -> bytes:
         file = self._files.open(self._path, writable=False)

@@ -10,8 +10,8 @@ added to the score that a memory has without learning, which stays as it is.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from sys import intern
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from memoryd.protocol.ids import TrajectoryId
-    from memoryd.protocol.learning import Intent, Keys, Lesson, Memories, Outcome, Pattern, Scores, Vector
+    from memoryd.protocol.learning import Intent, Judged, Keys, Lesson, Memories, Outcome, Pattern, Scores, Vector
     from memoryd.sona.ewc import Consolidated
     from memoryd.sona.profiles import Profile
 
@@ -50,6 +50,7 @@ _INSTANT_RATE: Final = 0.003
 
 _LOOKED_FOR: Final = 5  # runs between two times that a task boundary is looked for, which takes a tenth of a step
 _MOST_OF_IT: Final = 0.8  # of the room for runs
+_MOST_SILENT: Final = 10_000  # runs of which it is known that they say nothing
 _GENERATIONS: Final = 5  # earlier ones that are kept
 _SEED: Final = 20260101
 
@@ -72,13 +73,19 @@ class Learned:
     shown: Counter[int]
 
     def parts(self, keys: Keys, moved: Scores) -> dict[str, Scores]:
-        each = keys.tolist()
-        counts = np.array([self.shown[key] for key in each], np.float32)
+        counts = np.array([self.shown[key] for key in keys.tolist()], np.float32)
         return {
             "adapter": np.float32(LEARNED) * moved,
-            "bank": np.array([self.values.get(key, 0.0) for key in each], np.float32),
+            "bank": self._values(keys),
             "common": np.float32(-_COMMON) * counts / (_USUAL + counts),
         }
+
+    def evidence(self, keys: Keys) -> Scores:
+        # What is shown for everything, and where the question is bent to, are reasons for an order, not for this memory.
+        return self._values(keys) / np.float32(TEMPERATURE)
+
+    def _values(self, keys: Keys) -> Scores:
+        return np.array([self.values.get(key, 0.0) for key in keys.tolist()], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,8 @@ class Snapshot:
     questions: tuple[Sequence[Lesson], ...] = ()
     in_task: int = 0
     is_at_boundary: bool = False
+    silent: Mapping[TrajectoryId, Judged] = field(default_factory=dict)
+    forgotten_us: int = 0
 
 
 _NOTHING: Final = Snapshot(None, (), None, None, (), 0, Counter(), 0, 0, 0)
@@ -120,6 +129,9 @@ class Learner:
         self.accepted = known.accepted
         self.refused = known.refused
         self.last = known.last
+        self.forgotten_us = (
+            known.forgotten_us
+        )  # when something was last forgotten, so that no weights of before may come back
         self._since_refit = known.since_refit  # so many runs came
         self._in_task = known.in_task
         self._is_at_boundary = known.is_at_boundary
@@ -133,6 +145,7 @@ class Learner:
         lessons = () if known.questions else (*known.archive, *known.lessons)
         self._bank = Bank(dim, lessons, questions=known.questions)
         self._shown = Counter(known.shown)
+        self._silent = dict(known.silent)  # runs that say nothing, as they were judged then
 
     def snapshot(self) -> Snapshot:
         """Return what it knows now; the bank is as one that is made of it, to the order of its sums."""
@@ -154,6 +167,8 @@ class Learner:
             questions=tuple(self._bank.questions()),
             in_task=self._in_task,
             is_at_boundary=self._is_at_boundary,
+            silent=dict(self._silent),
+            forgotten_us=self.forgotten_us,
         )
 
     def __len__(self) -> int:
@@ -204,14 +219,20 @@ class Learner:
             )
         return Learner(self._dim, self.profile, replace(_NOTHING, base=self._base, micro=self._micro, held=self._held))
 
-    def keep_only(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> None:
-        """Forget what is not among these memories, and the runs that are not here."""
+    def others(
+        self, memories: Iterable[Memories], is_here: Callable[[TrajectoryId], bool]
+    ) -> tuple[set[int], set[TrajectoryId]]:
+        """Return the keys of what it knows and none of these memories has, and the runs that are not here."""
         named = set(self._shown).union(*(lesson.keys.tolist() for lesson in self._known))
-        living, _ = memories.vectors(np.array(sorted(named), np.uint64))
-        gone = named.difference(living.tolist())
-        runs = {lesson.id for lesson in self._known if not is_here(lesson.id)}
-        if gone or runs:
-            self.forget(gone, runs)
+        keys = np.array(sorted(named), np.uint64)
+        gone = named.difference(*(each.living(keys).tolist() for each in memories)) if named else named
+        known = (lesson.id for lesson in self._known)
+        return gone, {run for run in chain(known, self._silent) if not is_here(run)}
+
+    def keep_only(self, memories: Iterable[Memories], is_here: Callable[[TrajectoryId], bool]) -> bool:
+        """Forget what none of these memories has, and the runs that are not here; return whether that changed anything."""
+        gone, runs = self.others(memories, is_here)
+        return bool(gone or runs) and self.forget(gone, runs)
 
     def in_profile(self, profile: Profile) -> Learner:
         """Return one of another profile that holds the last of these runs, archives the others, and has no weights yet."""
@@ -222,6 +243,8 @@ class Learner:
             shown=self._shown,
             since_refit=profile.refit_every,
             in_task=self._in_task,
+            silent=self._silent,
+            forgotten_us=self.forgotten_us,
         )
         other = Learner(self._dim, profile, known)
         for lesson in self._known:
@@ -267,6 +290,10 @@ class Learner:
         """Return what it knows of a run."""
         return self._replay.get(run) or self._archive.get(run)
 
+    def says_nothing(self, run: TrajectoryId, judged: Judged) -> bool:
+        """Whether it was found that a run says nothing, as it was judged then."""
+        return self._silent.get(run) == judged
+
     @property
     def last_us(self) -> int:
         """When the last run that came ended."""
@@ -294,6 +321,7 @@ class Learner:
         A run that was known is judged anew.
         """
         lesson, rng = _rounded(lesson), self._rng()
+        self._silent.pop(lesson.id, None)
         is_new = self.lesson(lesson.id) is None
         if is_new:
             self._shown.update(lesson.keys[: len(lesson.shown)].tolist())
@@ -306,6 +334,12 @@ class Learner:
             self._look_for_boundary()
         if lesson.is_positive and not lesson.is_coarse:
             self._step(lesson, memories, rng)
+
+    def pass_over(self, run: TrajectoryId, judged: Judged) -> None:
+        """Know of a finished run that it says nothing; the earliest of too many are no longer known."""
+        self._silent[run] = judged
+        if len(self._silent) > _MOST_SILENT:
+            del self._silent[next(iter(self._silent))]
 
     def refit(self, memories: Memories) -> Cycle:
         """Fit the base adapter anew, if the guard lets it pass; the micro one begins again behind it."""
@@ -353,9 +387,11 @@ class Learner:
         Weights cannot forget one example, and any memory may have been one that nobody asked for: they go, and those of every earlier
         generation, until the next cycle fits them to what is left.
         """
-        gone, had_weights = set(keys), self._has_weights or len(self._earlier) > 0
-        held = self._known
+        gone, held = set(keys), self._known
         touched = {each.id for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())}
+        were_silent = [run for run in self._silent if run in runs]
+        for run in were_silent:
+            del self._silent[run]
         was_shown = gone.intersection(self._shown)
         for key in was_shown:
             del self._shown[key]
@@ -369,11 +405,17 @@ class Learner:
             self._replay = Replay(self.profile.replay, lessons, self._replay.seen - len(held) + len(known))
             self._archive = Archive(self.profile.archive, archived)
             self._bank = Bank(self._dim, known)
+        had_weights = self.drop_weights()
+        return bool(touched or was_shown or were_silent or had_weights)
+
+    def drop_weights(self) -> bool:
+        """Throw the weights of all generations away, so that the next cycle is due; return whether there were any."""
+        if not self._has_weights and not self._earlier:
+            return False
         self._base, self._micro, self._held = None, None, None
         self._earlier.clear()
-        if had_weights:
-            self._since_refit = self.profile.refit_every
-        return bool(touched or was_shown or had_weights)
+        self._since_refit = self.profile.refit_every
+        return True
 
     @staticmethod
     def micro_of(adapter: Adapter) -> Training:

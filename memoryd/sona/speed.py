@@ -57,6 +57,9 @@ class MadeUp:
     def vectors(self, keys: Keys) -> tuple[Keys, Floats]:
         return keys, self.all[keys.astype(np.int64)]
 
+    def living(self, keys: Keys) -> Keys:
+        return keys
+
     def sample(self, count: int, rng: np.random.Generator) -> Keys:
         return rng.permutation(MEMORIES)[:count].astype(np.uint64)
 

@@ -1,9 +1,10 @@
 """What a learner knows, as JSON: {user}/sona.json.
 
     version, embedder {name, sha256}, dim, profile, enabled, generation, accepted, refused, last {outcome, gain}, seen,
-    since_refit, updated_us
+    since_refit, forgotten_us, updated_us
     base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
+    silent            {run: [quality, whether somebody named what helped or harmed]}
     replay[]          {id, vector, terms, rarity, asks_when, shown, keys, base, credit, harmed, quality, coarse, ended_us}
     archive[]         the same of runs that are not in replay any more, of what was shown
     questions[][]     runs that the bank holds for one question, by their places in archive and, behind it, replay
@@ -12,7 +13,8 @@
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
 known are kept. Weights are float32 as they are used; what lessons say is rounded to float16 when it is learned, so that nothing changes
-when it is read again. Version 2 has neither these nor archive and questions; what was written before `accepted` and `last` were has neither.
+when it is read again. Version 2 has neither archive and questions nor `in_task` and `is_at_boundary`; what was written before `accepted`, `last`, `silent`
+and `forgotten_us` were has none of them.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ import numpy as np
 
 from memoryd.protocol.errors import Damaged, InvalidMessage, ModelMismatch
 from memoryd.protocol.ids import RecordId, TrajectoryId
-from memoryd.protocol.learning import Intent, Lesson, Outcome
+from memoryd.protocol.keys import folded, keys_of
+from memoryd.protocol.learning import Intent, Judged, Lesson, Outcome
 from memoryd.sona.ewc import Consolidated
 from memoryd.sona.learner import Cycle, Learner, Snapshot
 from memoryd.sona.lora import LARGEST, Adam, Adapter, Training
@@ -73,12 +76,14 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
         "last": None if known.last is None else {"outcome": known.last.outcome, "gain": known.last.gain},
         "seen": known.seen,
         "since_refit": known.since_refit,
+        "forgotten_us": known.forgotten_us,
         "updated_us": updated_us,
         "base": _factors(known.base),
         "earlier": [{"generation": number, **(_factors(each) or {})} for number, each in known.earlier],
         "micro": None if known.micro is None else {"a": _moments(known.micro.a), "b": _moments(known.micro.b)},
         "ewc": _held(known.held),
         "shown": {str(key): times for key, times in sorted(known.shown.items())},
+        "silent": known.silent,
         "replay": [_lesson(each) for each in known.lessons],
         "archive": [_lesson(each) for each in known.archive],
         "questions": _questions(known),
@@ -116,7 +121,7 @@ def load(data: bytes, model: ModelInfo) -> tuple[Learner, dict[str, object]]:
 _KNOWN: Final = frozenset(
     (
         "version", "embedder", "dim", "profile", "enabled", "generation", "accepted", "refused", "last", "seen", "since_refit",
-        "updated_us", "base", "earlier", "micro", "ewc", "shown", "replay", "archive", "questions",
+        "forgotten_us", "updated_us", "base", "earlier", "micro", "ewc", "shown", "silent", "replay", "archive", "questions",
         "in_task", "is_at_boundary",
     )
 )  # fmt: skip
@@ -126,6 +131,8 @@ _KNOWN: Final = frozenset(
 _LATER: Final[Mapping[str, object]] = {
     "accepted": 0,
     "last": None,
+    "silent": {},
+    "forgotten_us": 0,
     "archive": [],
     "questions": [],
     "in_task": 0,
@@ -168,6 +175,8 @@ def _learner(found: Json, dim: int) -> Learner:
         questions=part("questions", lambda given: _grouped(given, (*archive, *lessons))),
         in_task=part("in_task", _count),
         is_at_boundary=part("is_at_boundary", _bool),
+        forgotten_us=part("forgotten_us", _count),
+        silent=part("silent", lambda given: {TrajectoryId(run): _judged(how) for run, how in given.items()}),
     )
     learner = Learner(dim, chosen, snapshot)
     learner.is_enabled = part("enabled", _bool)
@@ -197,6 +206,11 @@ def _cycle(given: Json | None) -> Cycle | None:
     if outcome not in get_args(Outcome) or not (gain is None or math.isfinite(gain)):
         raise ValueError("not what comes of a cycle")
     return Cycle(outcome, gain)
+
+
+def _judged(given: object) -> Judged:
+    quality, names = _list(given)
+    return _quality(quality), _bool(names)
 
 
 # --- arrays ---
@@ -253,6 +267,13 @@ def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LATEST:
         raise TypeError("not a count")
     return value
+
+
+def _quality(value: Any) -> float:
+    quality = float(value)
+    if not 0 <= quality <= 1:
+        raise ValueError("not a quality")
+    return quality
 
 
 def _key(text: str) -> int:
@@ -339,7 +360,17 @@ def _lessons(given: object, dim: int, room: int, known: Sequence[Lesson] = ()) -
     ids = {*(each["id"] for each in found), *(lesson.id for lesson in known)}
     if len(found) > room or len(ids) < len(found) + len(known):
         raise ValueError("more runs than there is room for, or one twice")
-    return tuple(_read_lesson(each, dim) for each in found)
+    lessons = tuple(_read_lesson(each, dim) for each in found)
+    _check_shown(lessons)
+    return lessons
+
+
+def _check_shown(lessons: Sequence[Lesson]) -> None:
+    """Raise ValueError unless the first keys of each lesson are those of what was shown: credit would be for another memory."""
+    shown = [record for lesson in lessons for record in lesson.shown]
+    keys = [lesson.keys[: len(lesson.shown)] for lesson in lessons]
+    if not np.array_equal(folded(keys_of(shown)), np.concatenate([np.empty(0, np.uint64), *keys])):
+        raise ValueError("keys of other memories than those that were shown")
 
 
 def _questions(known: Snapshot) -> list[list[int]]:
@@ -359,10 +390,10 @@ def _read_lesson(given: Json, dim: int) -> Lesson:
     keys, terms, shown = _keys(given["keys"]), _keys(given["terms"]), given["shown"]
     harmed = np.zeros(len(keys), bool)
     harmed[[_count(place) for place in given["harmed"]]] = True
-    quality = float(given["quality"])
+    quality = _quality(given["quality"])
     credit = _floats(given["credit"], len(keys))
     texts = [given["id"], *shown]
-    if not (0 <= quality <= 1 and len(shown) <= len(keys) and all(isinstance(each, str) for each in texts)):
+    if not (len(shown) <= len(keys) and all(isinstance(each, str) for each in texts)):
         raise ValueError("not a lesson")
     if credit.min(initial=0) < 0 or credit.max(initial=0) > 1 or credit[len(shown) :].any():
         raise ValueError("credit that nobody can have")

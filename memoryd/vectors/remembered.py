@@ -28,19 +28,26 @@ class Remembered:
         return np.argsort(self._keys, kind="stable")
 
     def vectors(self, keys: Keys) -> tuple[Keys, Vectors]:
-        if not len(self._keys):
-            return keys[:0], np.empty((0, self._vectors.dim), np.float32)
-        places = np.searchsorted(self._keys, keys, sorter=self._order)
-        places[places == len(self._keys)] = 0
-        found_at = self._order[places]
-        known = self._keys[found_at] == keys
-        rows = self._rows[found_at[known]]
+        found_at = self._found(keys)
+        rows = self._rows[found_at]
         order = np.argsort(rows)
         found = np.empty((len(rows), self._vectors.dim), np.float32)
         found[order] = self._vectors.take(rows[order])
-        return keys[known], found
+        return self._keys[found_at], found
+
+    def living(self, keys: Keys) -> Keys:
+        return self._keys[self._found(keys)]
 
     def sample(self, count: int, rng: np.random.Generator) -> Keys:
         if count >= len(self._keys):
             return self._keys
         return self._keys[rng.choice(len(self._keys), count, replace=False)]
+
+    def _found(self, keys: Keys) -> Rows:
+        """Return the places, int64 [m], of those of these keys that are there."""
+        if not len(self._keys):
+            return self._order
+        places = np.searchsorted(self._keys, keys, sorter=self._order)
+        places[places == len(self._keys)] = 0
+        found_at: Rows = self._order[places[self._keys[self._order[places]] == keys]]
+        return found_at

@@ -165,13 +165,16 @@ class Question:
         self, meaning: Meaning | None, nearest: Nearest, also: NDArray[np.int64], learned: Learned | None
     ) -> _Found:
         added: Mapping[str, Vectors] = {}
+        weights = BY_WORDS if meaning is None else BY_BOTH
         if meaning is None or learned is None:
             found = self.candidates(meaning, nearest, also)
+            chances = relevance(found.features_of_relevance(self.match), weights)
         else:
             by_learning = rows_for(self.view, self.mask, learned, is_filtered=self.is_filtered)
             found = self.candidates(meaning, nearest, np.concatenate([also, by_learning]))
             added = summands(self.view, found.rows, meaning.vector, learned)
-        chances = relevance(found.features_of_relevance(self.match), BY_WORDS if meaning is None else BY_BOTH)
+            evidence = learned.evidence(self.view.keys_at(found.rows))
+            chances = relevance(found.features_of_relevance(self.match), weights, evidence)
         return _Found(found, added, chances)
 
     def _by_windows(self, vector: Vectors, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Vectors]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.protocol.ids import RecordId, TrajectoryId
+from memoryd.protocol.ids import TrajectoryId, record_of_key
 from memoryd.protocol.learning import Intent, Lesson
 from tests.helpers.memories import units
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from memoryd.protocol.ids import RecordId
     from memoryd.protocol.interfaces import Vectors
     from memoryd.protocol.learning import Keys
 
@@ -33,13 +34,16 @@ class Held:
         alive = np.array([key for key in keys.tolist() if key < len(self.all) and key not in self.gone], np.uint64)
         return alive, self.all[alive.astype(np.int64)]
 
+    def living(self, keys: Keys) -> Keys:
+        return self.vectors(keys)[0]
+
     def sample(self, count: int, rng: np.random.Generator) -> Keys:
         return rng.permutation(len(self.all))[:count].astype(np.uint64)
 
 
 def record(key: int) -> RecordId:
     """The id of the memory with this key."""
-    return RecordId(f"{key:026}")
+    return record_of_key(key.to_bytes(16, "big"))
 
 
 def intent(vector: Vectors, *words: int) -> Intent:

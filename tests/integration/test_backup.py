@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from contextlib import closing
@@ -23,8 +24,9 @@ from memoryd.protocol.errors import CursorTooOld, DiskFull, Forbidden, InvalidMe
 from memoryd.protocol.ids import Seq, UserId
 from memoryd.relay import event_relay, memory_relay
 from memoryd.relay.grants import token_sha256
+from memoryd.sona.engine import SonaEngine
 from memoryd.stores.events import SqliteEventStore
-from tests.helpers.daemon import House, PoisonedEmbedder, event, events, exported, running, texts, until
+from tests.helpers.daemon import PATIENCE_S, House, PoisonedEmbedder, event, events, exported, running, texts, until
 from tests.integration.test_full_disk import disk  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
@@ -335,6 +337,56 @@ async def test_a_forgotten_text_is_in_the_log_of_no_later_snapshot_though_its_fi
     # In a memory it may be looked back at until that is compacted.
     assert b"tangerine" in logged(tmp_path / "before")
     assert b"tangerine" not in logged(tmp_path / "after")
+
+
+async def learned(house: House, runs: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while (await house.memory.learning(user="bob")).runs != runs:
+            await asyncio.sleep(0.01)
+
+
+async def ran(house: House, query: str, helped: str) -> None:
+    record = await house.memory.remember(helped, user="bob")
+    run = await house.memory.begin_trajectory(query, user="bob", shown=[record.id])
+    await house.memory.end_trajectory(run, quality=1.0, helped=[record.id])
+
+
+async def test_what_was_learned_comes_back_with_the_memories_and_knows_no_more_than_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as house:
+        await ran(house, "who may deploy", "deploys on Friday need two approvals")
+        await learned(house, 1)
+        folder = tmp_path / "data" / "bob"
+    state = (folder / "sona.json").read_bytes()
+    (folder / "sona.json.damaged").write_bytes(b"of no use to anybody")
+    offline(tmp_path / "data", tmp_path / "backup")
+    async with running(tmp_path) as house:
+        await ran(house, "who is on call", "on call is whoever broke it")
+        await learned(house, 2)
+    assert findings(tmp_path / "backup", tmp_path / "scratch") == []
+
+    put_back(tmp_path / "backup", tmp_path / "again")
+    restored = tmp_path / "again" / "data" / "bob"
+    assert sorted(path.name for path in restored.iterdir() if path.name.startswith("sona")) == ["sona.json"]
+    assert (restored / "sona.json").read_bytes() == state
+    with monkeypatch.context() as only:
+        only.delattr(SonaEngine, "learn")  # it is known, not learned again
+        async with running(tmp_path / "again") as house:
+            await learned(house, 1)
+            assert (await house.memory.learning(user="bob")).micro > 0
+    assert (restored / "sona.json").read_bytes() == state
+
+    (restored / "sona.json").write_bytes(
+        (folder / "sona.json").read_bytes()
+    )  # as if it had been copied later than its memory
+    async with running(tmp_path / "again") as house:
+        await learned(house, 1)
+        kept = json.loads(await house.memory.export_learning(user="bob"))
+        records = await exported(house.memory, "bob")
+    assert {key for each in kept["replay"] for key in each["shown"]} < {record.id for record in records}
+    assert (kept["micro"], kept["base"]) == (None, None)
+    assert (restored / "sona.json").read_bytes() != (folder / "sona.json").read_bytes()
 
 
 async def test_parked_events_and_those_that_nobody_has_applied_yet_come_back(tmp_path: Path) -> None:

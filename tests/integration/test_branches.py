@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -202,6 +203,33 @@ async def test_runs_that_ended_on_a_branch_are_merged(tmp_path: Path) -> None:
 
         assert (merged.trajectories, merged.added) == (1, 1)
         assert [one.quality for one in await house.memory.trajectories()] == [1.0]
+
+
+async def test_what_was_learned_of_a_branch_goes_with_it(tmp_path: Path) -> None:
+    async with running(tmp_path, listen=True) as house:
+        memory = await house.connect()
+        kept = await memory.remember("a lease replaced the mutex")
+        run = await memory.begin_trajectory("what of the mutex", shown=[kept.id])
+        await memory.end_trajectory(run, quality=0.9, helped=[kept.id])
+        for name in ("idea", "other"):
+            await memory.create_branch(name)
+            await memory.switch_branch(name)
+            own = await memory.remember(f"the mutex was an {name} mistake")
+            run = await memory.begin_trajectory(f"what of the {name} mutex", shown=[kept.id, own.id])
+            await memory.end_trajectory(run, quality=0.9, helped=[kept.id])
+            await memory.switch_branch("main")
+        while (await memory.learning()).runs < 3:
+            await asyncio.sleep(0.01)
+
+        await memory.drop_branch("other")
+
+        runs = json.loads(await memory.export_learning())["replay"]
+        (path,) = (tmp_path / "data").glob("*/sona.json")
+        state = json.loads(path.read_bytes())
+        assert [len(each["shown"]) for each in runs] == [1, 2]
+        assert state["replay"] == runs
+        assert run.id not in json.dumps(state)
+        assert own.id not in json.dumps(state)
 
 
 async def test_requests_about_branches_that_cannot_be(tmp_path: Path) -> None:

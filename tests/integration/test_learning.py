@@ -15,7 +15,7 @@ from memoryd.actors import pages
 from memoryd.clock import SystemClock
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.sona import speed
-from memoryd.sona.engine import ASIDE, NAME
+from memoryd.sona.engine import ASIDE, NAME, SonaEngine
 from tests.helpers.daemon import PATIENCE_S, event, events, exported, running, texts
 from tests.integration.test_import import call
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from memoryd import RecordId, Trajectory
+    from memoryd.protocol.ids import TrajectoryId
+    from memoryd.protocol.learning import Judged
     from tests.helpers.daemon import House
 
 USER = "alice"
@@ -89,6 +91,30 @@ async def test_what_helped_comes_first_when_the_question_comes_again(tmp_path: P
         assert best.explanation.parts["sona_bank"] == pytest.approx(9 / 22, abs=0.02)
         why = await house.memory.why(ids[HELPFUL], QUERY, user=USER)
         assert why.place == 1
+
+
+async def test_what_helped_is_relevant_to_the_question_and_what_was_shown_in_vain_no_longer(tmp_path: Path) -> None:
+    query = "what of the harbour"
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        before = {
+            each.record.id: each.relevance for each in (await house.memory.recall(query, user=USER, top_k=70)).memories
+        }
+        least = max(before.values())
+        assert before.get(ids[HELPFUL], 0) < least == before[ids["the queue of the harbour"]]
+
+        await ran(house, ids, [HELPFUL], query=query)
+
+        async def answers() -> list[str]:
+            return texts(await house.memory.recall(query, user=USER, min_relevance=least))
+
+        async def is_known() -> bool:
+            return await answers() == [HELPFUL]
+
+        await eventually(is_known)
+        why = await house.memory.why(ids[HELPFUL], query, user=USER)
+
+    assert why.memory.relevance > least
 
 
 async def test_a_clock_that_goes_back_while_a_run_goes_on_costs_nothing(
@@ -468,6 +494,45 @@ async def test_runs_that_end_while_learning_is_off_are_awaited(tmp_path: Path) -
     assert (awaited.is_learned, known.is_learned) == (False, True)
 
 
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_a_run_that_says_nothing_is_known_as_such_and_not_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_gone: bool
+) -> None:
+    looked_at: list[str] = []
+    pass_over = SonaEngine.pass_over
+
+    def counted(self: SonaEngine, run: TrajectoryId, judged: Judged) -> None:
+        looked_at.append(run)
+        pass_over(self, run, judged)
+
+    monkeypatch.setattr(SonaEngine, "pass_over", counted)
+    async with running(tmp_path) as house:
+        await filled(house)
+        text = "a passing remark" if is_gone else QUERY  # which an echo repeats
+        shown = (await house.memory.remember(text, user=USER, session_id="another")).id
+        run = await house.memory.begin_trajectory(QUERY, user=USER, shown=[shown])
+        if is_gone:
+            await house.memory.forget(ids=[shown], user=USER)
+        await house.memory.end_trajectory(run, user=USER, quality=0.9)
+
+        async def is_looked_at() -> bool:
+            return len(looked_at) == 1
+
+        await eventually(is_looked_at)
+        assert await house.memory.lessons(user=USER) == []
+        assert (await house.memory.learning(user=USER)).runs == 0
+
+    async with running(tmp_path) as house:
+        assert await house.memory.lessons(user=USER) == []
+        await ran(house, {HELPFUL: (await house.memory.remember(HELPFUL, user=USER)).id}, [HELPFUL])
+
+        async def is_known() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 1
+
+        await eventually(is_known)  # runs are taken in their order
+    assert looked_at == [run.id]
+
+
 async def test_what_was_learned_is_exported_and_taken_by_the_same_user_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -576,17 +641,15 @@ async def test_the_commands_take_what_was_learned_out_and_in(tmp_path: Path) -> 
 REPORT = "It was a race: a lease now replaces the mutex, and workers take it in turn."
 
 
-@pytest.mark.parametrize("by_events", [False, True])
-async def test_what_a_run_goes_back_to_later_comes_first_when_nobody_names_it(
-    tmp_path: Path, *, by_events: bool
-) -> None:
+@pytest.mark.parametrize("by", ["step", "report", "events"])
+async def test_what_a_run_goes_back_to_later_comes_first_when_nobody_names_it(tmp_path: Path, by: str) -> None:
     async with running(tmp_path) as house:
         ids = await filled(house)
         before = await house.memory.recall(QUERY, user=USER, top_k=10)
         assert texts(before)[0] != HELPFUL
         assert HELPFUL in texts(before)
         shown = [memory.record.id for memory in before.memories]
-        if by_events:
+        if by == "events":
             parts = [
                 event("begin", QUERY, "conductor.run.started", run_id="r1"),
                 event("told", "", "worker.report.received", run_id="r1", payload={"report": {"summary": REPORT}}),
@@ -595,8 +658,10 @@ async def test_what_a_run_goes_back_to_later_comes_first_when_nobody_names_it(
             await house.memory.publish(parts, user=USER, ack="committed")
         else:
             run = await house.memory.begin_trajectory(QUERY, user=USER, shown=shown)
-            await house.memory.add_step(run, user=USER, action="report", text=REPORT)
-            await house.memory.end_trajectory(run, user=USER, quality=0.9)
+            if by == "step":
+                await house.memory.add_step(run, user=USER, action="say", text=REPORT)
+            report = REPORT if by == "report" else ""
+            await house.memory.end_trajectory(run, user=USER, quality=0.9, report=report)
 
         async def is_known() -> bool:
             return (await house.memory.learning(user=USER)).runs == 1

@@ -39,5 +39,13 @@ def test_the_scale_of_the_scores_says_nothing() -> None:
     np.testing.assert_allclose(plain, doubled, rtol=1e-5)
 
 
+def test_evidence_is_added_to_the_odds() -> None:
+    given = features(SCORES, HALF, HALF, 5)
+    before = relevance(given, BY_BOTH)
+    found = relevance(given, BY_BOTH, np.log(np.array([1, 3, 1 / 3, 1], np.float32)))
+
+    np.testing.assert_allclose(found / (1 - found), before / (1 - before) * np.array([1, 3, 1 / 3, 1]), rtol=1e-4)
+
+
 def test_no_answer_has_no_relevance() -> None:
     assert len(relevance(features(NONE[:0], NONE[:0], NONE[:0], 0), BY_BOTH)) == 0

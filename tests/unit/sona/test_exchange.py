@@ -13,7 +13,8 @@ from memoryd.protocol.ids import UserId
 from memoryd.protocol.interfaces import ModelInfo
 from memoryd.sona.engine import SonaEngine
 from tests.helpers.lessons import DIM, Held, record
-from tests.unit.sona.test_engine import MODEL, engine
+from tests.helpers.memories import StillClock
+from tests.unit.sona.test_engine import MODEL, engine, taught
 from tests.unit.sona.test_learner import learned, runs
 from tests.unit.sona.test_state import signed, wrong
 
@@ -77,7 +78,7 @@ def test_another_user_is_given_nothing_but_weights(alices: SonaEngine, tmp_path:
 
     assert (found["replay"], found["shown"], found["earlier"], found["seen"]) == ([], {}, [], 0)
     assert {name for name, value in found.items() if value} == {
-        "version", "embedder", "dim", "profile", "enabled", "updated_us", "base", "micro", "ewc", "checksum",
+        "version", "embedder", "dim", "profile", "enabled", "forgotten_us", "updated_us", "base", "micro", "ewc", "checksum",
     }  # fmt: skip
     for run in RUNS:
         assert run.id.encode() not in data
@@ -220,6 +221,71 @@ def test_a_memory_that_was_forgotten_since_does_not_come_back(alices: SonaEngine
     assert not any(record(gone) in each["shown"] for each in kept["replay"])
     assert (kept["base"], kept["micro"], kept["ewc"], kept["earlier"]) == (None, None, None, [])
     assert of.is_due
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_weights_of_before_something_was_forgotten_do_not_come_back_with_a_state(
+    tmp_path: Path, *, again: bool
+) -> None:
+    of = taught(tmp_path, 70)
+    assert of.refit(HELD).outcome == "accepted"
+    before = of.exported(ALICE, "state")
+    of.forget([1_000_000], ())  # which no run names: it may have been among those that were sampled
+    if again:
+        of.save()
+        of = engine(tmp_path)
+        assert of.open() == ""
+
+    of.take(before, ALICE, HELD, lambda _: True, replace=True)
+
+    assert (of.status().base, of.status().micro, of.status().earlier) == (0, 0, 0)
+    assert of.status().runs == 70
+    assert of.is_due
+    assert of.refit(HELD).outcome == "accepted"
+    since = of.exported(ALICE, "state")
+    of.take(since, ALICE, HELD, lambda _: True, replace=True)
+    assert of.status().base > 0
+    of.take(before, ALICE, HELD, lambda _: True, replace=True)  # what was taken knows of the forgetting, too
+    assert of.status().base == 0
+
+
+def test_weights_alone_of_before_something_was_forgotten_are_refused(tmp_path: Path) -> None:
+    of = taught(tmp_path, 70)
+    before = of.exported(ALICE, "weights")
+    of.forget([1_000_000], ())
+    of.learn(RUNS[0], HELD)
+
+    with pytest.raises(InvalidMessage) as refused:
+        of.take(before, ALICE, HELD, lambda _: True, replace=True)
+    assert refused.value.field == "forgotten_us"
+
+    of.take(of.exported(ALICE, "weights"), ALICE, HELD, lambda _: True, replace=True)
+    assert of.status().micro > 0
+
+
+def test_where_the_state_was_damaged_no_earlier_weights_come_back(tmp_path: Path) -> None:
+    of = taught(tmp_path, 70)
+    before = of.exported(ALICE, "state")
+    (tmp_path / "sona.json").write_bytes(b"{}")
+    of = engine(tmp_path)
+    assert of.open()
+
+    of.take(before, ALICE, HELD, lambda _: True, replace=True)
+
+    assert (of.status().runs, of.status().micro) == (70, 0)
+
+
+def test_what_is_forgotten_after_the_clock_went_back_is_later_all_the_same(tmp_path: Path) -> None:
+    of = taught(tmp_path, 70)
+    of.forget([1_000_000], ())
+    of._clock = StillClock()  # which is far behind
+    of.learn(RUNS[0], HELD)
+    with_weights = of.exported(ALICE, "state")
+    of.forget([1_000_001], ())
+
+    of.take(with_weights, ALICE, HELD, lambda _: True, replace=True)
+
+    assert of.status().micro == 0
 
 
 def test_a_run_that_is_not_here_is_left_out(alices: SonaEngine, tmp_path: Path) -> None:

@@ -369,6 +369,30 @@ def test_a_forgotten_run_leaves_no_trace() -> None:
     assert not found.helped
 
 
+def test_a_run_that_says_nothing_is_known_as_it_was_judged_until_it_teaches_or_is_forgotten() -> None:
+    of, (first, second) = learner(), runs(2)
+    for run in (first, second):
+        of.pass_over(run.id, (0.9, False))
+
+    assert of.says_nothing(first.id, (0.9, False))
+    assert not of.says_nothing(first.id, (0.2, False))
+    assert not of.says_nothing(first.id, (0.9, True))
+    assert of.in_profile(profile("edge")).says_nothing(first.id, (0.9, False))
+    of.learn(first, Held())
+    assert not of.says_nothing(first.id, (0.9, False))
+    assert of.forget((), {second.id})
+    assert not of.says_nothing(second.id, (0.9, False))
+
+
+def test_of_too_many_runs_that_say_nothing_the_last_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memoryd.sona.learner._MOST_SILENT", 2)
+    of, three = learner(), runs(3)
+    for run in three:
+        of.pass_over(run.id, (0.9, False))
+
+    assert [of.says_nothing(run.id, (0.9, False)) for run in three] == [False, True, True]
+
+
 def test_a_run_that_is_judged_again_counts_once() -> None:
     of, held, run = learner(), Held(), runs(1)[0]
     of.learn(run, held)
@@ -473,7 +497,7 @@ def test_of_what_is_archived_only_what_is_here_is_kept() -> None:
     key = int(other.keys[other.credit > 0][0])
     held.gone = {key}
 
-    of.keep_only(held, lambda run: run != one.id)
+    of.keep_only([held], lambda run: run != one.id)
 
     assert of.lesson(one.id) is None
     assert all(key not in each.keys.tolist() for each in archived(of))

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from memoryd.protocol.errors import Damaged, ModelMismatch
+from memoryd.protocol.ids import TrajectoryId
 from memoryd.protocol.interfaces import ModelInfo
 from memoryd.sona.learner import Learner
 from memoryd.sona.profiles import PROFILES, profile
 from memoryd.sona.state import dump, load
-from tests.helpers.lessons import DIM, Held
+from tests.helpers.lessons import DIM, Held, record
 from tests.unit.sona.test_learner import learned, runs
 
 MODEL = ModelInfo("test", DIM, "ab" * 32)
@@ -322,6 +323,38 @@ def test_a_lesson_that_cannot_be_is_refused(taught: Learner, change: dict[str, A
 
     with pytest.raises(Damaged):
         load(signed(changed), MODEL)
+
+
+@pytest.mark.parametrize("shown", [[record(59)] * 6, ["x"] * 6])
+def test_credit_for_another_memory_than_its_key_says_is_refused(taught: Learner, shown: list[str]) -> None:
+    changed = state(taught)
+    assert len(changed["replay"][0]["shown"]) == 6
+    changed["replay"][0]["shown"] = shown
+
+    with pytest.raises(Damaged) as refused:
+        load(signed(changed), MODEL)
+
+    assert refused.value.field == "replay"
+
+
+def test_which_runs_say_nothing_is_kept_and_was_not_written_at_first() -> None:
+    of = Learner(DIM, profile("balanced"))
+    of.pass_over(TrajectoryId("0" * 26), (0.5, False))
+    found = state(of)
+
+    again, beside = load(signed(found), MODEL)
+    assert again.says_nothing(TrajectoryId("0" * 26), (0.5, False))
+    assert beside == {}
+    del found["silent"]
+    assert not load(signed(found), MODEL)[0].says_nothing(TrajectoryId("0" * 26), (0.5, False))
+
+
+@pytest.mark.parametrize("how", [[1.5, True], [0.5, 1], [0.5], 0.5])
+def test_a_run_that_says_nothing_in_a_way_that_cannot_be_is_refused(taught: Learner, how: object) -> None:
+    with pytest.raises(Damaged) as refused:
+        load(signed(state(taught) | {"silent": {"0" * 26: how}}), MODEL)
+
+    assert refused.value.field == "silent"
 
 
 def test_what_came_of_the_last_fit_is_kept(taught: Learner) -> None:
