@@ -237,7 +237,7 @@ class MemoryAgent(Actor):
             self._relay.poke(Resume(user=self._user, seq=opened.applied_seq))
         metrics.ACTIVATIONS.observe(time.perf_counter() - began)
         self._seal_if_needed()
-        ctx.spawn(self._pools.disk_in_background(opened.index.check))
+        ctx.spawn(self._check())
         self._learning.catch_up()
         ctx.spawn(self._purge_learning())
 
@@ -303,7 +303,7 @@ class MemoryAgent(Actor):
                 await self._write.due()
             case Rebased():
                 self._seal_if_needed()
-                ctx.spawn(self._pools.disk_in_background(self._index.check))
+                ctx.spawn(self._check())
                 ctx.spawn(self._purge_words())
             case TidyDue():
                 self._write.tidy_if_quiet()
@@ -549,6 +549,12 @@ class MemoryAgent(Actor):
             raise NotFound("no such memory", field="ids", hint="recall it first to learn its id")
         records = tuple(self._trajectories.with_outcome(self._store.decode(each)) for each in found)
         return Fetched(records=records, vectors=self._index.vectors(ids))
+
+    async def _check(self) -> None:
+        """Read everything that stands in the file. Raises Damaged."""
+        tell = await self._pools.disk_in_background(self._index.check)
+        async with self._branching.alone:  # behind a repair that is under way
+            tell()
 
     async def _purge_words(self) -> None:
         """See to it that the words index holds nothing that was erased from the files."""

@@ -705,8 +705,11 @@ class MemoryIndex(Protocol):
     @property
     def resident_bytes(self) -> int: ...
 
-    def check(self) -> None:
-        """Read and check everything that stands in the file (slow, for a pool). Raises Damaged."""
+    def check(self) -> Callable[[], None]:
+        """Read and check everything that stands in the file (slow, for a pool).
+
+        The returned call raises Damaged if what is wrong is still in use then.
+        """
         ...
 
     def rebased(self, contents: Contents) -> Swap:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.interfaces import Contents, Swap, Vectors
+    from memoryd.protocol.interfaces import Contents, SealedRows, Swap, Vectors
     from memoryd.protocol.records import MemoryFilter
     from memoryd.vectors.blocks import Blocks
     from memoryd.vectors.codes import Codebook
@@ -118,13 +119,17 @@ class VectorIndex:
         sealed = (part.resident_bytes for part in (self._codes, self._graph) if part is not None)
         return self._table.resident_bytes + sum(sealed)
 
-    def check(self) -> None:
+    def check(self) -> Callable[[], None]:
         for part in self._table.sealed:
             try:
                 part.check()
-            except Damaged:
-                if part in self._table.sealed:  # and not replaced meanwhile, when nobody reads it any more
-                    raise
+            except Damaged as error:
+                return partial(self._tell, part, error)
+        return lambda: None
+
+    def _tell(self, part: SealedRows, error: Damaged) -> None:
+        if part in self._table.sealed:  # and not replaced meanwhile, when nobody reads it any more
+            raise error
 
     def rebased(self, contents: Contents) -> Swap:
         table = Table(contents)

@@ -251,7 +251,7 @@ def _use(disk: FaultDisk) -> bool:
             for hit in index.view().search(units(1, CODED.dim, seed=1)[0], k=5, where=where).hits:
                 memories.decode(hit.record)
         index.page(0, 100)
-        index.check()
+        index.check()()
         opened.file.commit(Batch(entries=entries([50], CODED.dim), deleted=[record_id(5)]))
         opened.file.compact()
     except MemorydError:

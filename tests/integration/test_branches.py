@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,13 +20,17 @@ from memoryd.protocol.records import MemoryFilter
 from memoryd.rvf import format as rvf
 from memoryd.rvf.inspect import inspect
 from memoryd.rvf.snapshot import read_snapshot
+from memoryd.rvf.store import RvfMemoryStore
 from memoryd.standalone import standalone
+from memoryd.vectors.index import VectorIndex
 from tests.helpers.daemon import event, events, exported, running, texts, until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from memoryd.client import Memory
+    from memoryd.protocol.ids import UserId
     from memoryd.protocol.messages import ErasureProof
     from memoryd.rvf.sealed import SealedPart
     from tests.helpers.daemon import House
@@ -412,6 +418,35 @@ async def test_a_memory_is_repaired_while_it_is_open(tmp_path: Path) -> None:
 
         assert len(await exported(house.memory, "default")) == 300
         assert await house.memory.verify() == []
+
+
+async def test_damage_is_told_behind_a_repair_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repairing, told = threading.Event(), list[bool]()
+    repair = RvfMemoryStore.repair
+
+    def slowly(store: RvfMemoryStore, user: UserId) -> Sequence[str]:
+        repairing.set()
+        time.sleep(0.2)
+        found = repair(store, user)
+        repairing.clear()
+        return found
+
+    def check(_: VectorIndex) -> Callable[[], None]:
+        if not told:
+            repairing.wait(10)
+        return lambda: told.append(repairing.is_set())
+
+    monkeypatch.setattr(RvfMemoryStore, "repair", slowly)
+    monkeypatch.setattr(VectorIndex, "check", check)
+    async with running(tmp_path) as house:
+        await house.memory.publish(events(3), ack="committed")
+
+        assert await house.memory.verify(repair=True) == []
+
+        await until(lambda: len(told) > 1)
+        assert told[0] is False
 
 
 @pytest.mark.usefixtures("quiet_soon")
