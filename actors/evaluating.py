@@ -108,9 +108,7 @@ class Evaluating:
             raise _too_few(sum(map(len, replay.found)))
         return await self._pools.disk_in_background(_told, replay, len(runs))
 
-    def _gone_through(
-        self, replay: _Replay, run: Trajectory, words: Words, meaning: Meaning, generation: int
-    ) -> None:
+    def _gone_through(self, replay: _Replay, run: Trajectory, words: Words, meaning: Meaning, generation: int) -> None:
         """Ask a run again, if it is of a generation, and learn from it. Called on a thread."""
         helped, harmful = _judged(replay.view, run)
         if generation and (helped or harmful):

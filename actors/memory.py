@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from memoryd.actors.pools import Pools
     from memoryd.actors.ref import Ref
     from memoryd.clock import Clock
-    from memoryd.protocol.ids import BranchName
     from memoryd.protocol.interfaces import (
         Embeddings,
         MemoryIndex,
@@ -608,7 +607,9 @@ class MemoryAgent(Actor):
 
     def _begin(self, message: m.BeginTrajectory) -> m.TrajectoryBegun:
         now = self._clock.now()
-        trajectory = Trajectory(id=TrajectoryId(new_ulid(now)), query=message.query, started=now, shown=tuple(dict.fromkeys(message.shown)))
+        trajectory = Trajectory(
+            id=TrajectoryId(new_ulid(now)), query=message.query, started=now, shown=tuple(dict.fromkeys(message.shown))
+        )
         self._keep(trajectory)
         return m.TrajectoryBegun(id=trajectory.id)
 
