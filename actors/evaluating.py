@@ -6,6 +6,7 @@ begins with nothing. The user's own is not touched.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 GENERATIONS: Final = 5
 ENOUGH: Final = 60  # runs that name what helped or was harmful: ten in each generation, and ten before
 _RETRY_AFTER_S: Final = 10.0
+_PAUSE_S: Final = 0.01  # after each run, for recalls
 
 
 @dataclass(slots=True)
@@ -50,7 +52,7 @@ class _Replay:
 
 
 class Evaluating:
-    """Evaluates the learning of one user, beside recalls: one run after the other, on threads of low priority."""
+    """Evaluates the learning of one user, beside recalls: one run after the other, with pauses, mostly on threads of low priority."""
 
     def __init__(
         self,
@@ -97,14 +99,17 @@ class Evaluating:
             if self._trajectories.get(run.id) is None:  # it was forgotten meanwhile
                 continue
             meaning = await self._embedded(run.query)
-            await self._pools.disk_in_background(self._gone_through, replay, run, meaning, generation.get(run.id, 0))
+            # Recalls of this user wait while words are looked up, so that must not wait for a processor behind all others.
+            words = await self._pools.search(self._asked, view, run)
+            place = generation.get(run.id, 0)
+            await self._pools.disk_in_background(self._gone_through, replay, run, words, meaning, place)
+            await asyncio.sleep(_PAUSE_S)
         if not all(replay.found):  # what they named was forgotten meanwhile
             raise _too_few(sum(map(len, replay.found)))
         return await self._pools.disk_in_background(_told, replay, len(runs))
 
-    def _gone_through(self, replay: _Replay, run: Trajectory, meaning: Meaning, generation: int) -> None:
+    def _gone_through(self, replay: _Replay, run: Trajectory, words: Words, meaning: Meaning, generation: int) -> None:
         """Ask a run again, if it is of a generation, and learn from it. Called on a thread."""
-        words = self._asked(replay.view, run)
         helped, harmful = _judged(replay.view, run)
         if generation and (helped or harmful):
             learned = replay.learner.about(words.intent(meaning.vector))

@@ -101,6 +101,9 @@ def patterns_command(target: Target, limit: int, as_json: bool) -> None:  # noqa
 @reaches_daemon
 def find_command(target: Target, query: str, k: int, as_json: bool) -> None:  # noqa: FBT001 - click
     """Find the patterns that are nearest to a question."""
+    from memoryd.protocol.records import checked_text
+
+    checked_text(query, "QUERY")  # none means all of them to the daemon
     _list(ask(target, lambda connection: connection.memory.patterns(query, limit=k, user=target.user)), as_json=as_json)
 
 

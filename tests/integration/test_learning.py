@@ -430,6 +430,7 @@ async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
         stats = await call(house, "sona", "stats", "--user", USER)
         as_json = json.loads((await call(house, "sona", "stats", "--user", USER, "--json")).stdout)
         found = await call(house, "sona", "find", "mend a queue", "--user", USER)
+        empty = await call(house, "sona", "find", "", "--user", USER)
         listed = json.loads((await call(house, "sona", "patterns", "--user", USER, "--json")).stdout)
         off = await call(house, "sona", "disable", "--user", USER)
         on = json.loads((await call(house, "sona", "enable", "--user", USER, "--json")).stdout)
@@ -441,6 +442,7 @@ async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
     assert "what helped in 0 others" in stats.stdout
     assert as_json["runs"] == 1
     assert QUERY in found.stdout
+    assert "empty text" in empty.stderr
     assert listed["patterns"][0]["helped"] == [{"id": ids[HELPFUL], "runs": 1}]
     assert "off" in off.stdout
     assert on["enabled"] is True
