@@ -172,7 +172,7 @@ def test_such_a_run_that_failed_speaks_against_all_of_them() -> None:
 
     bank = bank_of(of, asked)
 
-    assert bank[1] == bank[2] == bank[3] == pytest.approx(-WEIGHT / 3)
+    assert bank[1] == bank[2] == bank[3] == pytest.approx(-WEIGHT / 4)
 
 
 def test_what_is_shown_for_everything_and_seldom_helps_is_held_back() -> None:
