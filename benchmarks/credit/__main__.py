@@ -1,8 +1,9 @@
 """Who gets the credit when a run says only how it ended: `python -m benchmarks.credit CONVERSATIONS --runs RUNS`.
 
 Conversations are in the format of LoCoMo, each a user: the stream of `benchmarks.learning`, of whose runs only the outcome is known, one in
-ten wrongly. nDCG@10 of the second to fourth time against the ranking without learning, by the engine itself, for the users of the first
-half and of the second, by each rule (rules.py) with the kinds of later texts that it may look at (reports.py). Runs of agents, as
+ten wrongly, and its half of the questions, after which the others are asked. nDCG@10 of the second to fourth time, and of questions that never
+came, against the ranking without learning, by the engine itself, for the users of the first half and of the second, by each rule
+(rules.py) with the kinds of later texts that it may look at (reports.py). Runs of agents, as
 `benchmarks.agents` reads them, are taken in time order, with what they really said (histories.py).
 """
 
@@ -30,7 +31,7 @@ from benchmarks.grids import show
 from benchmarks.learning import figures as f
 from benchmarks.learning.bases import Full
 from benchmarks.learning.histories import Replayed
-from benchmarks.learning.protocols import Trial, stream
+from benchmarks.learning.protocols import Trial, held_out, stream
 from benchmarks.learning.stores import Encoder, Store
 from benchmarks.learning.users import People, User
 from memoryd.embedding.onnx import OnnxEmbedder
@@ -47,25 +48,28 @@ _WIDTH: Final = 150
 _PATH: Final = click.Path(dir_okay=False, path_type=Path)
 _GIVEN: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _NAMES: Final = tuple(RULES)
+_AGAIN: Final = "questions that come again"
+_NEVER: Final = "questions that never came"
 
 
-def _streams(
+def _conversations(
     conversations: Sequence[Conversation],
     encoder: Encoder,
     rules: Sequence[str],
     seeds: int,
     made: list[float],
     progress: Progress,
-) -> Grid:
-    figures = f.Figures()
+) -> list[Grid]:
+    again, never = f.Figures(), f.Figures()
     for conversation in progress.track(conversations, description="conversations"):
         user = User(People.of([conversation], encoder), Full)
         for name, (rule, kinds) in RULES.items():
             if name in rules:
                 begin = partial(Crediting, user, _PROFILE, rule, made)
                 for kind, seed in product(kinds, range(seeds)):
-                    stream(Trial(user, begin, seed, f.FULL, name, figures), Reporting(kind=kind))
-    return tables.of_streams(figures.pairs, seeds)
+                    stream(Trial(user, begin, seed, f.FULL, name, again), Reporting(kind=kind))
+                    held_out(Trial(user, begin, seed, f.FULL, name, never), Reporting(kind=kind))
+    return [tables.of_users(again.pairs, _AGAIN, seeds), tables.of_users(never.pairs, _NEVER, seeds)]
 
 
 def _history(
@@ -99,7 +103,7 @@ def main(
     took: dict[str, list[float]] = {"conversations": [], "agents": []}
     with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
         about = machine.describe(Path(folder))
-        grids = [_streams(conversations, encoder, rules, seeds, took["conversations"], progress)]
+        grids = _conversations(conversations, encoder, rules, seeds, took["conversations"], progress)
         grids += [_history(path, encoder, rules, seeds, took["agents"], progress) for path in histories]
     notes = ["; ".join(f"{what} {value}" for what, value in about.items())]
     show([*grids, tables.of_costs(took)], notes, console, markdown)

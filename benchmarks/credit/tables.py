@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from benchmarks.credit.histories import Crediter
 
 
-def of_streams(pairs: Sequence[f.Pair], seeds: int) -> Grid:
-    """Return a row for each rule and kind of later texts, over all users, those of the first half, and of the second."""
+def of_users(pairs: Sequence[f.Pair], what: str, seeds: int) -> Grid:
+    """Return a row for each rule and kind of later texts of what was asked, over all users, those of the first half, and of the second."""
     users = list(dict.fromkeys(pair.user for pair in pairs))
     half = len(users) // 2
     parts = [users[:half], users[half:]] if half else [users]
@@ -29,7 +29,9 @@ def of_streams(pairs: Sequence[f.Pair], seeds: int) -> Grid:
         rows.append(
             [rule, kind, _change(whole), *(f"{each.change:+.1f} %" for each in of_parts), f"{whole.worst:+.1f} %"]
         )
-    title = f"{len(users)} users, {seeds} seeds, nDCG@{K} against {f.summary(pairs).before:.3f} without learning"
+    title = (
+        f"{what}: {len(users)} users, {seeds} seeds, nDCG@{K} against {f.summary(pairs).before:.3f} without learning"
+    )
     halves = [f"first {half}", f"last {len(users) - half}"] if half else ["all"]
     return Grid(title, ["credit", "later texts", "all", *halves, "worst user"], rows)
 

@@ -7,7 +7,7 @@
 new question's words that the earlier one has not, however common they are, and `differing` 1 when only one of the two asks when. What
 was shown and did not help counts little. A run of which only the outcome is known says of each memory that was shown
 
-    guess(m) = (score(m) - the mean of those shown) / (2 WEIGHT) + credit(m), or - 1/3 and at most 0 if it failed
+    guess(m) = (score(m) - the mean of those shown) / (2 WEIGHT) + credit(m), or - 1/4 and at most 0 if it failed
 
 and such runs are set against each other: their mean over the entries, which match sooner, is added as far as no run that names what
 helped speaks. What came later than a run was not shown to it, so what was shown is hardly lifted by the outcome alone.
@@ -45,7 +45,7 @@ IN_VAIN: Final = 0.25
 _LEAST: Final = -0.5
 _SOONER: Final = 0.4  # runs of which only the outcome is known match
 _BY_SCORE: Final = 0.5 / WEIGHT  # of how much better than the others the memory was found then
-_FAILED: Final = -1 / 3
+_FAILED: Final = -1 / 4
 _SAME_WORDS: Final = 0.99
 _SAME_VECTOR: Final = 0.95
 _ROOM: Final = 64

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from memoryd.sona.lora import Adapter, Floats
 
 TEMPERATURE: Final = 1 / 22  # of scores: under it the evidence of questions is most likely
-LEARNED: Final = 0.05  # of a cosine, in a score
+LEARNED: Final = 0.05  # of a cosine, in a score, while an adapter is fitted; the guard may find that more is better
 DECAY: Final = 0.1
 _IN_VAIN: Final = np.log(2.0)  # shown, and did not help
 _HARMFUL: Final = np.log(4.0)

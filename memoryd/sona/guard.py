@@ -3,10 +3,14 @@
 In four folds over the last runs: an adapter is fitted on the others, and each run is asked as if it had not been, of a bank that is
 bolder than the one in use and speaks for memories only. What counts is how much more likely what helped becomes, in nats. Labels that
 mean nothing make it less likely, and the more so the bolder the bank; nDCG does not tell them apart so well (docs/research/learning.md).
+
+The same runs say how much the adapter should count: where the score without learning says already what it could learn, no more than while
+it is fitted, and more where it says less.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 ENOUGH: Final = 64  # runs in which something helped: fewer tell too little
 LEAST: Final = 0.0  # nats
+STRENGTHS: Final = (LEARNED, 0.1, 0.2, 0.3)  # of a cosine, in a score
+_PRICE: Final = 0.1  # nats that a strength of 1 has to gain: what gains less does no good to questions that never came
 _MOST: Final = 96
 _NEGATIVES: Final = 128  # memories that nobody asked for: enough to judge by
 _FOLDS: Final = 4
@@ -36,10 +42,18 @@ _BOLDER: Final = 0.4
 _TINY: Final = 1e-12
 
 
-def change(
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How many nats more likely what helped becomes, in the mean over runs, and which of STRENGTHS is worth its price."""
+
+    gain: float
+    strength: float
+
+
+def judged(
     lessons: Sequence[Lesson], memories: Memories, bank: Bank, profile: Profile, rng: np.random.Generator
-) -> float | None:
-    """Return how many nats more likely what helped in these lessons becomes, in the mean; None when there are too few of them."""
+) -> Verdict | None:
+    """Return what the last of these lessons say, in each of which something helped; None when there are too few of them."""
     enough = len(lessons) >= ENOUGH
     given = task(lessons[-_MOST:], memories, memories.sample(_NEGATIVES, rng)) if enough else None
     if given is None or len(given.lessons) < ENOUGH:
@@ -52,19 +66,23 @@ def change(
         parts = [given.some(rows) for rows in np.array_split(others, -(-len(others) // BATCH))]
         adapter = trained(fresh, parts, _STEPS, _RATE)
         changes.append(_changes(adapter, given.some(held_out), bank))
-    return float(np.concatenate(changes).mean())
+    gains = np.concatenate(changes).mean(axis=0)
+    worth = gains - _PRICE * np.array(STRENGTHS)
+    return Verdict(float(gains[0]), STRENGTHS[int(worth.argmax())])
 
 
 def _changes(adapter: Adapter, given: Task, bank: Bank) -> Floats:
-    """Return of each run how much more likely what helped becomes, float32 [n]."""
-    learned = np.float32(LEARNED) * (adapter.bent(given.questions) @ given.vectors.T - given.cosines)
+    """Return of each run how much more likely what helped becomes with each of STRENGTHS, float32 [n, strengths]."""
+    moved = adapter.bent(given.questions) @ given.vectors.T - given.cosines
+    of_bank = np.zeros_like(moved)
     for row, lesson in enumerate(given.lessons):
         values = said(bank.near(lesson.intent, without={lesson.id}, bolder=_BOLDER), in_vain=0.0)
         keys = np.array(sorted(values), np.uint64)
         _, places, found = np.intersect1d(given.columns, keys, assume_unique=True, return_indices=True)
-        learned[row, places] += np.array([values[key] for key in keys[found].tolist()], np.float32)
-    gained: Floats = _likely(given.base + learned, given.credit) - _likely(given.base, given.credit)
-    return gained
+        of_bank[row, places] = [values[key] for key in keys[found].tolist()]
+    before, beside = _likely(given.base, given.credit), given.base + of_bank
+    after = [_likely(beside + np.float32(strength) * moved, given.credit) for strength in STRENGTHS]
+    return np.stack(after, axis=1) - before[:, None]
 
 
 def _likely(scores: Floats, credit: Floats) -> Floats:

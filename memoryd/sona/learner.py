@@ -1,9 +1,9 @@
 """One user's learner: it turns finished runs into a better order of answers.
 
-    learned(m) = LEARNED (bent(q) - q) . m  +  value(m)  -  COMMON (n / (20 + n)),  n = how often m was shown
+    learned(m) = strength (bent(q) - q) . m  +  value(m)  -  COMMON (n / (20 + n)),  n = how often m was shown
 
 The first is the work of the two adapters, see `lora`: the base one is fitted in the background, the micro one moves at once, behind
-it. The second is the bank's. The third holds back what is shown for everything; the bank brings it back where it helped. All is
+it, and says how much they count. The second is the bank's. The third holds back what is shown for everything; the bank brings it back where it helped. All is
 added to the score that a memory has without learning, which stays as it is.
 """
 
@@ -26,7 +26,7 @@ from memoryd.sona.bank import Bank, said
 from memoryd.sona.boundary import LAST, MOST, is_boundary
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
 from memoryd.sona.fitting import fitted, important, prepared
-from memoryd.sona.guard import ENOUGH, LEAST, change
+from memoryd.sona.guard import ENOUGH, LEAST, judged
 from memoryd.sona.lora import Adapter, Training
 from memoryd.sona.patterns import patterns
 from memoryd.sona.replay import Replay
@@ -68,6 +68,7 @@ class Learned:
     """What was learned that has to do with one question: what the bank says of memories, and how often each was shown, by key."""
 
     bent: Vector | None
+    strength: float
     helped: Sequence[RecordId]
     values: Mapping[int, float]
     shown: Counter[int]
@@ -75,7 +76,7 @@ class Learned:
     def parts(self, keys: Keys, moved: Scores) -> dict[str, Scores]:
         counts = np.array([self.shown[key] for key in keys.tolist()], np.float32)
         return {
-            "adapter": np.float32(LEARNED) * moved,
+            "adapter": np.float32(self.strength) * moved,
             "bank": self._values(keys),
             "common": np.float32(-_COMMON) * counts / (_USUAL + counts),
         }
@@ -310,6 +311,7 @@ class Learner:
         near = self._bank.near(intent)
         return Learned(
             bent=None if bent is intent.vector else bent,
+            strength=LEARNED if self._base is None else self._base.strength,
             helped=list(dict.fromkeys(record for each in near for record in each.entry.helped)),
             values=said(near),
             shown=self._shown,
@@ -350,23 +352,23 @@ class Learner:
 
     def _refitted(self, memories: Memories) -> Cycle:
         rng, lessons = self._rng(), self._replay.positive()
-        gain = change(lessons, memories, self._bank, self.profile, rng)
-        if gain is None:
+        verdict = judged(lessons, memories, self._bank, self.profile, rng)
+        if verdict is None:
             return Cycle("too few", None)
-        if gain < LEAST:
+        if verdict.gain < LEAST:
             self.refused += 1
-            return Cycle("refused", gain)
+            return Cycle("refused", verdict.gain)
         start, held = (None, None) if self._replay.is_whole else (self._base, self._held)
         batches = prepared(lessons, memories, self.profile, rng)
         if not batches:
-            return Cycle("too few", gain)
+            return Cycle("too few", verdict.gain)
         base = fitted(batches, self.profile, rng, start=start, held=held)
         self._held = important(self._held, base, batches)
         self._earlier.append((self.generation, self._base))
-        self._base, self._micro = base, None
+        self._base, self._micro = replace(base, strength=verdict.strength), None
         self.generation += 1
         self.accepted += 1
-        return Cycle("accepted", gain)
+        return Cycle("accepted", verdict.gain)
 
     def rollback(self, generations: int = 1) -> int:
         """Go back so many generations of the base adapter; return which one is in use. Raises InvalidMessage."""

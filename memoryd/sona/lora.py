@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from memoryd.sona.contrast import LEARNED
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -36,10 +38,11 @@ def unit(rows: NDArray[np.floating[Any]]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One pair of factors; never changed, only replaced."""
+    """One pair of factors, and how much of a cosine counts in a score that it moves; never changed, only replaced."""
 
     a: Floats
     b: Floats
+    strength: float = LEARNED
 
     @classmethod
     def fresh(cls, dim: int, rank: int, rng: np.random.Generator) -> Self:

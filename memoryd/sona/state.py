@@ -2,7 +2,7 @@
 
     version, embedder {name, sha256}, dim, profile, enabled, generation, accepted, refused, last {outcome, gain}, seen,
     since_refit, forgotten_us, updated_us
-    base, earlier[]   {a, b}, the second with the generation           micro   {a, b, each {value, first, second, steps}}
+    base, earlier[]   {a, b, strength}, the second with the generation  micro   {a, b, each {value, first, second, steps}}
     ewc               {of_a, of_b, a, b, tasks}                        shown   {record key: times}
     silent            {run: [quality, whether somebody named what helped or harmed]}
     replay[]          {id, vector, terms, rarity, asks_when, shown, keys, base, credit, harmed, quality, coarse, ended_us}
@@ -13,8 +13,8 @@
 
 An array is {"shape": [..], "dtype": "f2" | "f4" | "u8", "b64": ".."}, little-endian. Patterns follow from the rest. Keys that are not
 known are kept. Weights are float32 as they are used; what lessons say is rounded to float16 when it is learned, so that nothing changes
-when it is read again. Version 2 has neither archive and questions nor `in_task` and `is_at_boundary`; what was written before `accepted`, `last`, `silent`
-and `forgotten_us` were has none of them.
+when it is read again. Version 2 has neither archive and questions nor `in_task` and `is_at_boundary`; what was written before `accepted`, `last`, `strength`,
+`silent` and `forgotten_us` were has none of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from memoryd.protocol.errors import Damaged, InvalidMessage, ModelMismatch
 from memoryd.protocol.ids import RecordId, TrajectoryId
 from memoryd.protocol.keys import folded, keys_of
 from memoryd.protocol.learning import Intent, Judged, Lesson, Outcome
+from memoryd.sona.contrast import LEARNED
 from memoryd.sona.ewc import Consolidated
+from memoryd.sona.guard import STRENGTHS
 from memoryd.sona.learner import Cycle, Learner, Snapshot
 from memoryd.sona.lora import LARGEST, Adam, Adapter, Training
 from memoryd.sona.profiles import profile
@@ -78,8 +80,8 @@ def dump(learner: Learner, model: ModelInfo, updated_us: int, beside: Mapping[st
         "since_refit": known.since_refit,
         "forgotten_us": known.forgotten_us,
         "updated_us": updated_us,
-        "base": _factors(known.base),
-        "earlier": [{"generation": number, **(_factors(each) or {})} for number, each in known.earlier],
+        "base": _weights(known.base),
+        "earlier": [{"generation": number, **(_weights(each) or {})} for number, each in known.earlier],
         "micro": None if known.micro is None else {"a": _moments(known.micro.a), "b": _moments(known.micro.b)},
         "ewc": _held(known.held),
         "shown": {str(key): times for key, times in sorted(known.shown.items())},
@@ -286,14 +288,21 @@ def _key(text: str) -> int:
 # --- weights ---
 
 
-def _factors(adapter: Adapter | None) -> Json | None:
-    return None if adapter is None else {"a": _array(adapter.a, "f4"), "b": _array(adapter.b, "f4")}
+def _weights(adapter: Adapter | None) -> Json | None:
+    return None if adapter is None else {**_factors(adapter), "strength": adapter.strength}
+
+
+def _factors(adapter: Adapter) -> Json:
+    return {"a": _array(adapter.a, "f4"), "b": _array(adapter.b, "f4")}
 
 
 def _adapter(given: Json | None, dim: int, rank: int) -> Adapter | None:
     if given is None:
         return None
-    return _bounded(Adapter(_small(given["a"], rank, dim), _small(given["b"], dim, rank)))
+    strength = float(given.get("strength", LEARNED))
+    if not 0 <= strength <= max(STRENGTHS):
+        raise ValueError("a strength that no adapter has")
+    return _bounded(Adapter(_small(given["a"], rank, dim), _small(given["b"], dim, rank), strength))
 
 
 def _bounded(adapter: Adapter) -> Adapter:
@@ -323,7 +332,7 @@ def _held(held: Consolidated | None) -> Json | None:
     if held is None:
         return None
     importance = {"of_a": _array(held.of_a, "f4"), "of_b": _array(held.of_b, "f4")}
-    return {**importance, **(_factors(held.anchor) or {}), "tasks": held.tasks}
+    return {**importance, **_factors(held.anchor), "tasks": held.tasks}
 
 
 def _consolidated(given: Json | None, dim: int, rank: int) -> Consolidated | None:

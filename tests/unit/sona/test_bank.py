@@ -153,7 +153,7 @@ def test_runs_that_say_only_how_they_ended_are_set_against_each_other() -> None:
     found = of(Bank(DIM, [good, bad]), 1, 2)
 
     assert found[7] == pytest.approx(0.5 * WEIGHT / 2)
-    assert found[9] == pytest.approx(-WEIGHT / 3 / 2)
+    assert found[9] == pytest.approx(-WEIGHT / 4 / 2)
     assert found[8] == pytest.approx(found[7] + found[9])
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.learning import UNTOLD, Intent, Lesson
-from memoryd.sona.bank import WEIGHT
+from memoryd.sona.bank import WEIGHT, Bank
+from memoryd.sona.contrast import LEARNED
+from memoryd.sona.guard import judged
 from memoryd.sona.learner import Learner
 from memoryd.sona.profiles import PROFILES, profile
 from tests.helpers.lessons import COUNT, DIM, Held, intent, lesson, record
@@ -170,7 +172,7 @@ def test_such_a_run_that_failed_speaks_against_all_of_them() -> None:
 
     bank = bank_of(of, asked)
 
-    assert bank[1] == bank[2] == bank[3] == pytest.approx(-WEIGHT / 3)
+    assert bank[1] == bank[2] == bank[3] == pytest.approx(-WEIGHT / 4)
 
 
 def test_what_is_shown_for_everything_and_seldom_helps_is_held_back() -> None:
@@ -248,6 +250,46 @@ def test_the_guard_refuses_what_means_nothing_and_nothing_is_lost(seed: int) -> 
     assert cycle.outcome == "refused"
     assert (of.generation, of.refused) == (0, 1)
     assert np.array_equal(learned(of, asked[0].intent, held), before)
+
+
+def strength(of: Learner) -> float:
+    base = of.snapshot().base
+    assert base is not None
+    return base.strength
+
+
+def test_an_adapter_counts_more_where_the_score_says_little_of_what_it_says() -> None:
+    of, held = learner(), Held()
+    for run in runs(90):  # what helped stands last by score
+        of.learn(run, held)
+
+    assert of.refit(held).outcome == "accepted"
+
+    assert strength(of) > LEARNED
+
+
+def test_an_adapter_counts_no_more_than_while_it_is_fitted_where_questions_have_nothing_in_common() -> None:
+    held, asked, rng = Held(), units(90, DIM, seed=8), np.random.default_rng(8)
+    shown = [rng.permutation(COUNT)[:6].tolist() for _ in asked]
+    given = [lesson(number, intent(asked[number]), shown[number], shown[number][:1]) for number in range(90)]
+
+    verdict = judged(given, held, Bank(DIM, given), profile("balanced"), rng)
+
+    assert verdict is not None
+    assert verdict.strength == LEARNED
+
+
+def test_what_an_adapter_moves_counts_as_much_as_the_guard_found() -> None:
+    of, held, asked = learner(), Held(), runs(1)[0].intent
+    for run in runs(90):
+        of.learn(run, held)
+    of.refit(held)
+    found = of.about(asked)
+    assert found is not None
+
+    moved = np.linspace(-1, 1, COUNT, dtype=np.float32)
+
+    assert np.allclose(found.parts(KEYS, moved)["adapter"], strength(of) * moved)
 
 
 def test_too_few_runs_are_not_judged() -> None:

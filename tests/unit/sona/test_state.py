@@ -357,6 +357,28 @@ def test_a_run_that_says_nothing_in_a_way_that_cannot_be_is_refused(taught: Lear
     assert refused.value.field == "silent"
 
 
+def test_how_much_weights_count_is_kept_and_was_the_least_before_it_was_written(taught: Learner) -> None:
+    base = taught.snapshot().base
+    assert base is not None
+    of = Learner(DIM, taught.profile, replace(taught.snapshot(), base=replace(base, strength=0.2)))
+    written = state(of)
+
+    again, _ = load(signed(written), MODEL)
+    del written["base"]["strength"]
+    earlier, _ = load(signed(written), MODEL)
+
+    assert [each.snapshot().base.strength for each in (again, earlier)] == [0.2, 0.05]
+
+
+@pytest.mark.parametrize("strength", [-0.1, 0.4, float("inf"), "much"])
+def test_weights_that_count_as_much_as_none_can_are_refused(taught: Learner, strength: object) -> None:
+    changed = state(taught)
+    changed["base"]["strength"] = strength
+
+    with pytest.raises(Damaged):
+        load(signed(changed), MODEL)
+
+
 def test_what_came_of_the_last_fit_is_kept(taught: Learner) -> None:
     again, _ = load(dump(taught, MODEL, 1), MODEL)
 
