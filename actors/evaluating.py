@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from memoryd.actors.trajectories import Trajectories
     from memoryd.actors.wording import Wording
     from memoryd.protocol.ids import RecordId
-    from memoryd.protocol.interfaces import IndexView, Meaning, MemoryStore, Words
+    from memoryd.protocol.interfaces import IndexView, Matched, Meaning, MemoryStore, Words
     from memoryd.protocol.learning import Learned, Learner, LearningEngine, Memories
     from memoryd.protocol.records import Trajectory
 
@@ -99,16 +99,24 @@ class Evaluating:
             if self._trajectories.get(run.id) is None:  # it was forgotten meanwhile
                 continue
             meaning = await self._embedded(run.query)
-            # Recalls of this user wait while words are looked up, so that must not wait for a processor behind all others.
-            words = await self._pools.search(self._asked, view, run)
+            # Recalls of this user wait while words are looked up, so that must not wait behind all others.
+            words, later = await self._pools.disk(self._asked, view, run)
             place = generation.get(run.id, 0)
-            await self._pools.disk_in_background(self._gone_through, replay, run, words, meaning, place)
+            await self._pools.disk_in_background(self._gone_through, replay, run, words, later, meaning, place)
             await asyncio.sleep(_PAUSE_S)
         if not all(replay.found):  # what they named was forgotten meanwhile
             raise _too_few(sum(map(len, replay.found)))
         return await self._pools.disk_in_background(_told, replay, len(runs))
 
-    def _gone_through(self, replay: _Replay, run: Trajectory, words: Words, meaning: Meaning, generation: int) -> None:
+    def _gone_through(
+        self,
+        replay: _Replay,
+        run: Trajectory,
+        words: Words,
+        later: Sequence[Matched],
+        meaning: Meaning,
+        generation: int,
+    ) -> None:
         """Ask a run again, if it is of a generation, and learn from it. Called on a thread."""
         helped, harmful = _judged(replay.view, run)
         if generation and (helped or harmful):
@@ -116,22 +124,22 @@ class Evaluating:
             without, with_it = (self._answers(words, meaning, each) for each in (None, learned))
             pair = ndcg(without, helped, harmful), ndcg(with_it, helped, harmful)
             replay.found[generation - 1].append(pair)
-        said = () if names(run) else self._wording.said(replay.view, run)
-        lesson = lesson_of(run, words, meaning, self._engine.threshold, said)
+        lesson = lesson_of(run, words, meaning, self._engine.threshold, later)
         if lesson is not None:
             replay.learner.learn(lesson, replay.memories)
         if replay.learner.is_due:
             replay.fits.append(replay.learner.refit(replay.memories).outcome)
 
-    def _asked(self, view: IndexView, run: Trajectory) -> Words:
-        """Look the words of a run's question up, for an answer from what was there when it began."""
+    def _asked(self, view: IndexView, run: Trajectory) -> tuple[Words, Sequence[Matched]]:
+        """Look the words of a run's question up, for an answer from what was there when it began, and what it said later."""
         was_there = view.passing(MemoryFilter(until=run.started))
         was_there[view.find(run.shown)] = True  # whatever time it bears
         try:
             said = spoken(run.query, run.started, self._zone)
             event = self._wording.event(view, run.query, said.event) if said.event else None
             preferred = timing(said, event, "prefer", ANY).preferred
-            return self._wording.match(view, run.query, ANY, preferred, np.flatnonzero(~was_there))
+            words = self._wording.match(view, run.query, ANY, preferred, np.flatnonzero(~was_there))
+            return words, () if names(run) else self._wording.said(view, run)
         except StorageFault as error:  # which the next recall sees to
             raise wordless() from error
 

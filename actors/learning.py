@@ -273,7 +273,10 @@ class Learning:
                 async with self._alone:
                     run = self._trajectories.get(which)  # which may be judged anew, or forgotten, meanwhile
                     if run is not None:
-                        await self._pools.disk_in_background(self._learn, run, meaning)
+                        view = self._view()
+                        # Recalls of this user wait while words are looked up, so that must not wait behind all others.
+                        words, said = await self._pools.disk(self._looked_up, view, run)
+                        await self._pools.disk_in_background(self._learn, view, run, meaning, words, said)
         except Exception as error:  # noqa: BLE001 - what a run teaches is worth nobody's memory
             is_ours = not isinstance(error, MemorydError) or isinstance(error, Damaged)
             self._failed(error)
@@ -309,10 +312,12 @@ class Learning:
     def _failed(self, error: Exception) -> None:
         log.error("learning_failed", user=self._user, error=type(error).__name__)  # what else it says may quote a run
 
-    def _learn(self, run: Trajectory, meaning: Meaning) -> None:
-        view = self._view()
-        words = self._wording.match(view, run.query, ANY, None)
+    def _looked_up(self, view: IndexView, run: Trajectory) -> tuple[Words, Sequence[Matched]]:
+        """Look up the words of a run's question, and those that it said later if it names nothing. Called on a thread."""
         said = () if names(run) else self._wording.said(view, run)
+        return self._wording.match(view, run.query, ANY, None), said
+
+    def _learn(self, view: IndexView, run: Trajectory, meaning: Meaning, words: Words, said: Sequence[Matched]) -> None:
         lesson = lesson_of(run, words, meaning, self._engine.threshold, said)
         if lesson is None:
             self._engine.pass_over(run.id, _judged(run))

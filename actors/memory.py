@@ -578,6 +578,7 @@ class MemoryAgent(Actor):
 
     async def _drop(self, message: m.DropBranch) -> m.Done:
         done = await self._branching.drop(message)
+        await self._purge_words()
         await self._purge_learning()
         return done
 

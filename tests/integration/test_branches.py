@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sqlite3
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from memoryd.actors import writer
 from memoryd.files import RealFiles
 from memoryd.protocol.errors import InvalidMessage, MemorydError, NotFound
+from memoryd.protocol.keys import folded, keys_of
 from memoryd.protocol.records import MemoryFilter
 from memoryd.rvf import format as rvf
 from memoryd.rvf.inspect import inspect
@@ -87,6 +90,24 @@ async def test_a_branch_goes_on_by_itself_and_comes_back(tmp_path: Path) -> None
         assert [(each.name, each.is_current) for each in await memory.branches()] == [("main", True)]
         assert await memory.verify() == []
         assert kept.text == "from before"
+
+
+async def test_a_branch_that_is_dropped_leaves_no_words_behind(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        memory = house.memory
+        kept = await memory.remember("from before")
+        await memory.create_branch("trial")
+        await memory.switch_branch("trial")
+        tried = await memory.remember("on trial")
+        first, second = folded(keys_of([kept.id, tried.id])).tolist()
+        await memory.recall("on trial", lexical=True)
+        await until(lambda: indexed(house) == {first, second})
+        await memory.switch_branch("main")
+
+        await memory.drop_branch("trial")
+
+        await memory.recall("from before", lexical=True)
+        await until(lambda: indexed(house) == {first})
 
 
 async def test_after_a_merge_nothing_of_it_differs(tmp_path: Path) -> None:
@@ -461,6 +482,15 @@ async def test_a_memory_that_cannot_be_opened_is_repaired(tmp_path: Path) -> Non
             await house.memory.recall("anything", filter=MemoryFilter(session_id="s"))
 
         assert await house.memory.verify(repair=True) == []
+
+
+def indexed(house: House) -> set[int]:
+    """The keys of the records that the words index holds; it may just be made anew."""
+    path = house.root / "default" / "words.sqlite"
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as words:
+        batches = words.execute("SELECT keys FROM batches").fetchall()
+        return {key for (keys,) in batches for key in np.frombuffer(keys, "<u8").tolist()}
+    return set()
 
 
 def sealed(house: House) -> list[SealedPart]:

@@ -181,7 +181,7 @@ async def test_recalls_are_answered_meanwhile_and_a_second_one_is_refused(tmp_pa
         assert (await asked).verdict == "helps"
 
 
-async def test_words_are_looked_up_by_threads_that_recalls_have_too_and_all_else_by_others(
+async def test_words_are_looked_up_by_threads_that_somebody_waits_for_and_all_else_by_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: dict[str, set[str]] = {"_asked": set(), "_gone_through": set()}
@@ -197,7 +197,7 @@ async def test_words_are_looked_up_by_threads_that_recalls_have_too_and_all_else
         await with_history(house)
         await house.memory.evaluate_learning(user=USER)
 
-    assert threads == {"_asked": {"search"}, "_gone_through": {"background"}}
+    assert threads == {"_asked": {"disk"}, "_gone_through": {"background"}}
 
 
 async def test_who_allows_too_little_time_is_told_so_and_it_ends(tmp_path: Path, held: Held) -> None:
