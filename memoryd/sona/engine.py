@@ -171,9 +171,7 @@ class SonaEngine:
             return published(self._learner)
         if form == "weights":  # for others: nothing of what is beside the state either
             weights = self._learner.weights()
-            weights.forgotten_us = (
-                self._now_us()
-            )  # what was forgotten, up to now, is not in them; when that was is nobody's business
+            weights.forgotten_us = self._now_us()  # nothing forgotten is in them; when that was is nobody's business
             return self._dumped(weights, {})
         return self._dumped(self._learner, {**self._beside, _USER: user})
 

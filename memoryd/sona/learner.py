@@ -130,9 +130,7 @@ class Learner:
         self.accepted = known.accepted
         self.refused = known.refused
         self.last = known.last
-        self.forgotten_us = (
-            known.forgotten_us
-        )  # when something was last forgotten, so that no weights of before may come back
+        self.forgotten_us = known.forgotten_us  # weights of before may not come back
         self._since_refit = known.since_refit  # so many runs came
         self._in_task = known.in_task
         self._is_at_boundary = known.is_at_boundary
@@ -224,11 +222,11 @@ class Learner:
         self, memories: Iterable[Memories], is_here: Callable[[TrajectoryId], bool]
     ) -> tuple[set[int], set[TrajectoryId]]:
         """Return the keys of what it knows and none of these memories has, and the runs that are not here."""
-        named = set(self._shown).union(*(lesson.keys.tolist() for lesson in self._known))
-        keys = np.array(sorted(named), np.uint64)
-        gone = named.difference(*(each.living(keys).tolist() for each in memories)) if named else named
-        known = (lesson.id for lesson in self._known)
-        return gone, {run for run in chain(known, self._silent) if not is_here(run)}
+        shown = np.fromiter(self._shown, np.uint64, len(self._shown))
+        keys = np.unique(np.concatenate([shown, *(lesson.keys for lesson in self._known)]))
+        living = np.concatenate([keys[:0], *(each.living(keys) for each in memories)])
+        runs = chain((lesson.id for lesson in self._known), self._silent)
+        return set(np.setdiff1d(keys, living).tolist()), {run for run in runs if not is_here(run)}
 
     def keep_only(self, memories: Iterable[Memories], is_here: Callable[[TrajectoryId], bool]) -> bool:
         """Forget what none of these memories has, and the runs that are not here; return whether that changed anything."""

@@ -25,7 +25,7 @@ class Remembered:
     @cached_property
     def _order(self) -> Rows:
         """The places by key, which only who learns from a run needs."""
-        return np.argsort(self._keys)  # none is there twice, so that it need not be stable, which takes six times as long
+        return np.argsort(self._keys)  # none is there twice: a stable one takes six times as long
 
     def vectors(self, keys: Keys) -> tuple[Keys, Vectors]:
         found_at = self._found(keys)
