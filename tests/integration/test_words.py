@@ -322,8 +322,8 @@ async def test_a_record_that_cannot_be_decoded_does_not_keep_others_from_being_f
     async with running(tmp_path) as house:
         await house.memory.remember("an unrelated mutex", user="alice")
         await house.memory.remember(ZEPPELIN, user="alice")
-        table = house.daemon.residents.known(UserId("alice")).actor._index._table
-        table._records[0] = table._records[0].replace(b"text", b"tex?")
+        (block,) = house.daemon.residents.known(UserId("alice")).actor._index._table._texts._blocks
+        block[block.tobytes().index(b"text") + 3] = ord("?")
 
         found = await house.memory.recall("zeppelin", user="alice", top_k=1)
         assert (texts(found), found.partial) == ([ZEPPELIN], ())
