@@ -222,7 +222,9 @@ class Learning:
             example=example.query if example is not None else "",
             runs=len(pattern.runs),
             quality=pattern.quality,
-            helped=tuple(m.HelpedBy(id=record, runs=runs) for record, runs in pattern.helped.items()),
+            values=tuple(
+                m.MemoryValue(id=record, runs=runs, value=value) for record, (runs, value) in pattern.values.items()
+            ),
             last=moment_of(pattern.last_us),
             cosine=None if vector is None else float(pattern.centre @ vector),
         )

@@ -121,14 +121,15 @@ class Cycle(Protocol):
 class Pattern:
     """Runs that asked alike: the centre of their questions, the run nearest to it, how many they are and how well they went.
 
-    `helped` says of each memory in how many of them it helped, most first.
+    `values` says of each memory that helped or did harm to how many of them it was shown that name what did, and its mean value: 1 where it
+    helped, 0 where it was shown in vain, -1 where it did harm; what helped most often first.
     """
 
     centre: Vector
     example: TrajectoryId
     runs: tuple[TrajectoryId, ...]
     quality: float
-    helped: Mapping[RecordId, int]
+    values: Mapping[RecordId, tuple[int, float]]
     last_us: int
 
 

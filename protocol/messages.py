@@ -697,20 +697,21 @@ class ListPatterns(Ask["Patterns"], frozen=True, kw_only=True):
             checked_text(self.query, "query", MAX_QUERY_BYTES)
 
 
-class HelpedBy(Struct, frozen=True, kw_only=True):
-    """A memory, and in how many runs of a pattern it helped."""
+class MemoryValue(Struct, frozen=True, kw_only=True):
+    """A memory that was shown to so many `runs` of a pattern, and its mean value there, from 1, it helped, to -1, it did harm."""
 
     id: RecordId
     runs: int
+    value: float
 
 
 class PatternInfo(Struct, frozen=True, kw_only=True):
-    """`runs` that asked alike: an `example` of the questions, how well they went, what helped, and how near they are to the query asked with."""
+    """`runs` that asked alike: an `example` of the questions, how well they went, what helped or did harm, and how near they are to the query asked with."""
 
     example: str
     runs: int
     quality: float
-    helped: tuple[HelpedBy, ...]
+    values: tuple[MemoryValue, ...]
     last: Moment
     cosine: float | None = None
 

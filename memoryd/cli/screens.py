@@ -106,7 +106,7 @@ def patterns_screen(found: Sequence[PatternInfo]) -> RenderableType:
             shorten(each.example, TEXT_WIDTH),
             f"{each.runs:,}",
             outcome(each.quality),
-            f"{len(each.helped):,}",
+            f"{sum(memory.value > 0 for memory in each.values):,}",
             *([f"{each.cosine:.2f}"] if each.cosine is not None else []),
             age(each.last, now),
         )

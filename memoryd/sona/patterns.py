@@ -7,6 +7,7 @@ tell returning questions apart too badly (docs/research/learning.md).
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from memoryd.protocol.learning import Pattern
 from memoryd.sona.lora import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -78,17 +79,27 @@ def _merged(centres: Floats) -> NDArray[np.int64]:
 def _pattern(lessons: Sequence[Lesson]) -> Pattern:
     vectors = np.stack([lesson.intent.vector for lesson in lessons])
     centre = unit(vectors.sum(axis=0))
-    helped: dict[RecordId, int] = {}
-    for lesson in lessons:
-        if not lesson.is_coarse:
-            for record, credit in zip(lesson.shown, lesson.credit.tolist(), strict=False):
-                if credit:
-                    helped[record] = helped.get(record, 0) + 1
     return Pattern(
         centre=centre,
         example=lessons[int(np.argmax(vectors @ centre))].id,
         runs=tuple(lesson.id for lesson in lessons),
         quality=float(np.mean([lesson.quality for lesson in lessons])),
-        helped=dict(sorted(helped.items(), key=lambda item: (-item[1], item[0]))),
+        values=_values(lessons),
         last_us=max(lesson.ended_us for lesson in lessons),
     )
+
+
+def _values(lessons: Iterable[Lesson]) -> dict[RecordId, tuple[int, float]]:
+    """Return of each memory that helped or did harm in some of these runs to how many it was shown, and its mean value."""
+    shown: Counter[RecordId] = Counter()
+    sums: dict[RecordId, float] = {}
+    for lesson in lessons:
+        if not lesson.is_coarse:
+            for record, credit, harmed in zip(
+                lesson.shown, lesson.credit.tolist(), lesson.harmed.tolist(), strict=False
+            ):
+                shown[record] += 1
+                if credit or harmed:
+                    sums[record] = sums.get(record, 0.0) + credit - harmed
+    order = sorted(sums, key=lambda record: (-sums[record], record))
+    return {record: (shown[record], sums[record] / shown[record]) for record in order}

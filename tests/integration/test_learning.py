@@ -322,7 +322,7 @@ async def test_what_was_learned_can_be_looked_at(tmp_path: Path) -> None:
         assert (after.base, after.tasks, after.outcome, after.gain) == (0.0, 0, "", None)
         assert 0 < after.micro < 1
         assert (pattern.example, pattern.runs, pattern.quality, pattern.cosine) == (QUERY, 1, 0.9, None)
-        assert [(each.id, each.runs) for each in pattern.helped] == [(ids[HELPFUL], 1)]
+        assert [(each.id, each.runs, each.value) for each in pattern.values] == [(ids[HELPFUL], 1, 1.0)]
         assert found.cosine is not None
         assert 0 < found.cosine < 1
 

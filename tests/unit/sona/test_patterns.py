@@ -39,7 +39,7 @@ def test_questions_about_one_thing_are_one_pattern() -> None:
     assert all(len(pattern.runs) == 8 for pattern in found)
     for pattern in found:
         topic = int(np.argmax(TOPICS @ pattern.centre))
-        assert dict(pattern.helped) == {record(topic): 8}
+        assert dict(pattern.values) == {record(topic): (8, 1.0)}
         assert {int(run) % 5 for run in pattern.runs} == {topic}
         assert pattern.example in pattern.runs
         assert pattern.quality == (1.0 if topic else 0.2) or abs(pattern.quality - 0.2) < 1e-6
@@ -80,4 +80,18 @@ def test_a_run_of_which_only_the_outcome_is_known_names_nothing_that_helped() ->
 
     (pattern,) = patterns([run], 10, rng())
 
-    assert pattern.helped == {}
+    assert pattern.values == {}
+
+
+def test_a_memory_is_worth_what_it_did_in_the_mean_of_the_runs_that_it_was_shown_to() -> None:
+    asks = intent(TOPICS[0])
+    runs = [
+        lesson(1, asks, [1, 2, 3, 4], [1, 2], harmed=[3]),
+        lesson(2, asks, [1, 2, 3], [1]),
+        lesson(3, asks, [2], harmed=[2]),
+        lesson(4, asks, [1, 3], is_coarse=True),
+    ]
+
+    (pattern,) = patterns(runs, 10, rng())
+
+    assert list(pattern.values.items()) == [(record(1), (2, 1.0)), (record(2), (3, 0.0)), (record(3), (2, -0.5))]
