@@ -443,7 +443,7 @@ async def test_the_commands_show_and_change_it(tmp_path: Path) -> None:
     assert as_json["runs"] == 1
     assert QUERY in found.stdout
     assert "empty text" in empty.stderr
-    assert listed["patterns"][0]["helped"] == [{"id": ids[HELPFUL], "runs": 1}]
+    assert listed["patterns"][0]["values"] == [{"id": ids[HELPFUL], "runs": 1, "value": 1.0}]
     assert "off" in off.stdout
     assert on["enabled"] is True
     assert "edge" in edge.stdout
