@@ -24,7 +24,7 @@ from memoryd.protocol.learning import Lesson
 from memoryd.protocol.records import ANY, microseconds, moment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from memoryd.actors.context import Context
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from memoryd.actors.wording import Wording
     from memoryd.protocol.ids import TrajectoryId, UserId
     from memoryd.protocol.interfaces import IndexView, Matched, Meaning, Vectors, Words
-    from memoryd.protocol.learning import Cycle, Judged, Learned, LearningEngine, Pattern
+    from memoryd.protocol.learning import Cycle, Judged, Learned, LearningEngine, Memories, Pattern
     from memoryd.protocol.records import Trajectory
 
 Branch = tuple["IndexView", "Trajectories"]  # what it holds
@@ -45,6 +45,7 @@ EMBED_WITHIN_S: Final = 600.0
 SAVE_AFTER_S: Final = 5.0
 RETRY_AFTER_S: Final = 30.0
 QUIET_S: Final = 2.0  # without a message, before weights are fitted anew
+MOST_SHOWN: Final = 128  # memories of a run that it teaches something of, those that it names first
 MOST_WAITS: Final = 30  # for that; then they are fitted beside what is asked, on a thread of low priority
 
 
@@ -65,8 +66,10 @@ class Learning:
         wording: Wording,
         embedder: Ref,
         pools: Pools,
+        settle: Callable[[], Awaitable[None]],
         ctx: Context,
     ) -> None:
+        """`settle` waits until all that was applied is committed: what is written here must not be ahead of the memory file."""
         self._user = user
         self._engine = engine
         self._view = view
@@ -74,6 +77,7 @@ class Learning:
         self._wording = wording
         self._embedder = embedder
         self._pools = pools
+        self._settle = settle
         self._ctx = ctx
         self._runs: dict[TrajectoryId, None] = {}  # to be learned from, in this order
         self._outgoing = Outgoing()
@@ -110,7 +114,13 @@ class Learning:
             if quiet_s >= QUIET_S or self._waited > MOST_WAITS:
                 self._waited = 0
                 await self._refit()
-        await self._save()
+        async with self._alone:
+            try:
+                await self._settle()
+            except StorageFault as error:  # runs are in the event log
+                self._failed(error)
+            else:
+                await self._save()
         if self._engine.is_due:
             self._wake(QUIET_S)
 
@@ -121,7 +131,7 @@ class Learning:
         async with self._alone:
             if records or runs:
                 await self._pools.disk(self._engine.forget, folded(keys_of(records)).tolist(), frozenset(runs))
-                await self._pools.disk(self._engine.save)
+                await self._written()
             self._drop_documents()
         if self._engine.is_due:
             self._wake(QUIET_S)
@@ -149,33 +159,38 @@ class Learning:
                 self._outgoing.begin(await self._pools.disk(self._engine.exported, self._user, message.form))
         return self._outgoing.page(message.after, message.sha256)
 
-    async def take(self, message: m.ImportLearning) -> m.LearningStatus:
-        """Begin with what was exported, once it is whole. Raises InvalidMessage or StorageFault."""
+    async def take(self, message: m.ImportLearning, others: Sequence[Branch]) -> m.LearningStatus:
+        """Begin with what was exported, once it is whole, of what is here or on the `other` branches.
+
+        Raises InvalidMessage or StorageFault.
+        """
         whole = self._incoming.add(message)
         if whole is not None:
-            await self._changed(partial(self._taken, whole, replace=message.replace))
+            branches = [self._here(), *others]
+            await self._changed(partial(self._taken, whole, branches, replace=message.replace))
             self.catch_up()  # with runs that are not in it
         return await self.status()
 
-    def _taken(self, whole: bytes, *, replace: bool) -> None:
-        here = self._here()
-        self._engine.take(whole, self._user, here[0].memories(), partial(_is_in, [here]), replace=replace)
+    def _taken(self, whole: bytes, branches: Sequence[Branch], *, replace: bool) -> None:
+        self._engine.take(whole, self._user, _memories(branches), partial(_is_in, branches), replace=replace)
 
     async def knows_others(self) -> bool:
         """Whether something is known of memories or runs that are not here."""
-        here = self._here()
         async with self._alone:
-            return await self._pools.disk_in_background(
-                self._engine.knows_others, here[0].memories(), partial(_is_in, [here])
-            )
+            return await self._pools.disk_in_background(self._knows_others, self._here())
+
+    def _knows_others(self, here: Branch) -> bool:
+        return not self._engine.is_empty and self._engine.knows_others(here[0].memories(), partial(_is_in, [here]))
 
     async def keep_only(self, others: Sequence[Branch]) -> None:
         """Leave no trace of what is neither here nor on the `other` branches. Raises StorageFault when that could not be written."""
-        branches = [self._here(), *others]
-        memories = [view.memories() for view, _ in branches]
-        await self._changed(partial(self._engine.keep_only, memories, partial(_is_in, branches)))
+        await self._changed(partial(self._kept_only, [self._here(), *others]))
+        self._drop_documents()
         if self._engine.is_due:
             self._wake(QUIET_S)
+
+    def _kept_only(self, branches: Sequence[Branch]) -> None:
+        self._engine.keep_only(_memories(branches), partial(_is_in, branches))
 
     def _here(self) -> Branch:
         return self._view(), self._trajectories
@@ -232,7 +247,12 @@ class Learning:
     async def _changed(self, change: Callable[[], None]) -> None:
         async with self._alone:
             await self._pools.disk(change)
-            await self._pools.disk(self._engine.save)
+            await self._written()
+
+    async def _written(self) -> None:
+        """Write what was learned, behind the memories and runs that it names. Raises DiskFull or another StorageFault."""
+        await self._settle()
+        await self._pools.disk(self._engine.save)
 
     async def discard(self) -> None:
         """Forget everything."""
@@ -247,9 +267,10 @@ class Learning:
         self._incoming.clear()
 
     async def finish(self) -> None:
-        """Write what was learned; nothing is learned after this."""
+        """Write what was learned, all of which is committed; nothing is learned after this."""
         self._runs.clear()
-        await self._save()
+        async with self._alone:
+            await self._save()
 
     def _begin(self) -> None:
         if self._runs and not self._is_teaching:
@@ -298,6 +319,8 @@ class Learning:
     async def _refit(self) -> None:
         try:
             async with self._alone:
+                if not self._engine.is_due:  # it was fitted while this waited
+                    return
                 cycle = await self._pools.disk_in_background(lambda: self._engine.refit(self._view().memories()))
             _count(cycle)
             log.info("refitted", user=self._user, outcome=cycle.outcome, gain=cycle.gain)
@@ -305,11 +328,10 @@ class Learning:
             self._failed(error)
 
     async def _save(self) -> None:
-        async with self._alone:
-            try:
-                await self._pools.disk_in_background(self._engine.save)
-            except StorageFault as error:  # it will be with the next run, and runs are in the memory file
-                self._failed(error)
+        try:
+            await self._pools.disk_in_background(self._engine.save)
+        except StorageFault as error:  # it will be with the next run, and runs are in the memory file
+            self._failed(error)
 
     def _failed(self, error: Exception) -> None:
         log.error("learning_failed", user=self._user, error=type(error).__name__)  # what else it says may quote a run
@@ -341,7 +363,7 @@ def lesson_of(
     A run of less quality than the threshold says of nothing that it helped. When nobody says what helped, it is told by what the run
     `said` later.
     """
-    shown, keys, base = words.candidates_for(meaning, list(dict.fromkeys(run.shown)))
+    shown, keys, base = words.candidates_for(meaning, _shown_to(run))
     if not shown:
         return None
     helped, harmed = frozenset(run.helped), frozenset(run.harmful)
@@ -367,6 +389,19 @@ def lesson_of(
         is_coarse=is_coarse,
         ended_us=microseconds(run.ended or run.started),
     )
+
+
+def _shown_to(run: Trajectory) -> list[RecordId]:
+    """Return the memories that a run teaches something of."""
+    shown = list(dict.fromkeys(run.shown))
+    if len(shown) > MOST_SHOWN:
+        named = frozenset((*run.helped, *run.harmful))
+        shown.sort(key=lambda record: record not in named)
+    return shown[:MOST_SHOWN]
+
+
+def _memories(branches: Iterable[Branch]) -> list[Memories]:
+    return [view.memories() for view, _ in branches]
 
 
 def _is_in(branches: Iterable[Branch], run: TrajectoryId) -> bool:
@@ -428,5 +463,5 @@ def _is_judged_so(known: Lesson, run: Trajectory, threshold: float) -> bool:
         known.quality == run.quality
         and known.is_coarse == is_coarse
         and harmed == set(known.shown).intersection(run.harmful)
-        and (is_coarse or credited == helped)
+        and (known.is_positive == went_well if is_coarse else credited == helped)
     )

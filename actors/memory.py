@@ -201,6 +201,7 @@ class MemoryAgent(Actor):
             wording=self._wording,
             embedder=self._embedder,
             pools=self._pools,
+            settle=self._settle,
             ctx=ctx,
         )
         self._evaluating = Evaluating(
@@ -355,7 +356,7 @@ class MemoryAgent(Actor):
             case m.ExportLearning():
                 return ctx.detach(self._learning.export(message))
             case m.ImportLearning():
-                return ctx.detach(self._learning.take(message))
+                return ctx.detach(self._take_learning(message))
             case m.ListPatterns():
                 return ctx.detach(self._learning.patterns(message))
             case m.ListLessons(limit=limit):
@@ -565,11 +566,20 @@ class MemoryAgent(Actor):
             return
         await self._wording.purge([view for view, _ in others])
 
-    async def _purge_learning(self) -> None:
-        """See to it that nothing was learned of what no branch holds: one is gone, or the state is of another moment than the files."""
+    async def _settle(self) -> None:
+        """Wait until everything applied so far is committed. Raises DiskFull, at once when it is known to be, or another StorageFault."""
+        self._write.refuse_when_full()
+        await self._write.settle()
+
+    async def _take_learning(self, message: m.ImportLearning) -> m.LearningStatus:
+        async with self._branching.alone:
+            return await self._learning.take(message, await self._branching.others())
+
+    async def _purge_learning(self, *, is_dropped: bool = False) -> None:
+        """See to it that nothing was learned of what no branch holds: one is dropped, or the state is of another moment than the files."""
         try:
             async with self._branching.alone:
-                if await self._learning.knows_others():
+                if is_dropped or await self._learning.knows_others():
                     await self._learning.keep_only(await self._branching.others())
         except MemorydError as error:  # a branch is damaged, or the disk is full: the next opening looks again
             log.warning("learning_not_purged", user=self._user, error=type(error).__name__)
@@ -579,7 +589,7 @@ class MemoryAgent(Actor):
     async def _drop(self, message: m.DropBranch) -> m.Done:
         done = await self._branching.drop(message)
         await self._purge_words()
-        await self._purge_learning()
+        await self._purge_learning(is_dropped=True)
         return done
 
     # --- forgetting ---

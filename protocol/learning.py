@@ -218,7 +218,7 @@ class LearningEngine(Protocol):
         ...
 
     def pass_over(self, run: TrajectoryId, judged: Judged) -> None:
-        """Know of a finished run that it says nothing: what it was shown is gone, or only repeats its question."""
+        """Know of a finished run that it says nothing, whatever it said before: what it was shown is gone, or only repeats its question."""
         ...
 
     def refit(self, memories: Memories) -> Cycle:
@@ -229,12 +229,17 @@ class LearningEngine(Protocol):
         """Leave no trace of these memories and these runs."""
         ...
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known."""
+        ...
+
     def knows_others(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> bool:
         """Whether it knows other memories than these, or runs that are not here."""
         ...
 
     def keep_only(self, memories: Sequence[Memories], is_here: Callable[[TrajectoryId], bool]) -> None:
-        """Leave no trace of what is in none of these memories, nor of runs that are not here."""
+        """Leave no trace of what is in none of these memories, nor of runs that are not here, nor of what was set aside."""
         ...
 
     def status(self) -> LearningStatus:
@@ -265,11 +270,18 @@ class LearningEngine(Protocol):
         ...
 
     def take(
-        self, data: bytes, user: UserId, memories: Memories, is_here: Callable[[TrajectoryId], bool], *, replace: bool
+        self,
+        data: bytes,
+        user: UserId,
+        memories: Sequence[Memories],
+        is_here: Callable[[TrajectoryId], bool],
+        *,
+        replace: bool,
     ) -> None:
         """Begin with what was exported; with `replace` also where something was learned already.
 
-        What it says of memories and runs that are not here, because they were forgotten since or never were, is left out.
+        What it says of memories that none of these have, and of runs that are not here, because they were forgotten since or never were,
+        is left out.
         Raises InvalidMessage naming the field.
         """
         ...

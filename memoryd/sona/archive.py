@@ -45,7 +45,7 @@ class Archive:
 
         Those ask the same. It may be the one that goes.
         """
-        self._drop(lesson.id)
+        self.drop(lesson.id)
         known = [each for each in alike if each.id in self._lessons]
         gone = [each.id for each in known if _is_said(each, lesson)]
         if any(_is_said(lesson, each) for each in known):  # which ended later, and left replay sooner
@@ -53,13 +53,25 @@ class Archive:
         self._lessons[lesson.id] = lesson
         insort(self._by_worth, _worth(lesson))
         for which in gone:
-            self._drop(which)
+            self.drop(which)
         while len(self._lessons) > self.room:
             gone.append(self._by_worth[0][-1])
-            self._drop(gone[-1])
+            self.drop(gone[-1])
         return gone
 
-    def _drop(self, which: TrajectoryId) -> None:
+    def replace(self, lesson: Lesson) -> None:
+        """Keep a lesson in the place of an earlier state of it, which is here."""
+        del self._by_worth[bisect_left(self._by_worth, _worth(self._lessons[lesson.id]))]
+        self._lessons[lesson.id] = lesson
+        insort(self._by_worth, _worth(lesson))
+
+    @property
+    def last_us(self) -> int:
+        """When the last of them ended."""
+        return max((lesson.ended_us for lesson in self._lessons.values()), default=0)
+
+    def drop(self, which: TrajectoryId) -> None:
+        """Let go of a lesson, if it is here."""
         lesson = self._lessons.pop(which, None)
         if lesson is not None:
             del self._by_worth[bisect_left(self._by_worth, _worth(lesson))]

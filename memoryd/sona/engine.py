@@ -135,8 +135,11 @@ class SonaEngine:
         knew_something = len(self._learner) > 0 or self._learner.has_learned
         if self._learner.forget(keys, runs) or knew_something:
             self._forgotten()
-        for suffix in (ASIDE, _TEMPORARY):  # which may name them too
-            self._files.unlink(self._path.with_name(self._path.name + suffix))
+        self._remove_aside()
+
+    @property
+    def is_empty(self) -> bool:
+        return self._learner.is_empty
 
     def knows_others(self, memories: Memories, is_here: Callable[[TrajectoryId], bool]) -> bool:
         return any(self._learner.others([memories], is_here))
@@ -144,6 +147,7 @@ class SonaEngine:
     def keep_only(self, memories: Sequence[Memories], is_here: Callable[[TrajectoryId], bool]) -> None:
         if self._learner.keep_only(memories, is_here):
             self._forgotten()
+        self._remove_aside()
 
     def status(self) -> LearningStatus:
         known = self._learner.status()
@@ -176,7 +180,13 @@ class SonaEngine:
         return self._dumped(self._learner, {**self._beside, _USER: user})
 
     def take(
-        self, data: bytes, user: UserId, memories: Memories, is_here: Callable[[TrajectoryId], bool], *, replace: bool
+        self,
+        data: bytes,
+        user: UserId,
+        memories: Sequence[Memories],
+        is_here: Callable[[TrajectoryId], bool],
+        *,
+        replace: bool,
     ) -> None:
         if not replace and (len(self._learner) or self._learner.has_learned):
             raise InvalidMessage(
@@ -202,7 +212,7 @@ class SonaEngine:
                 )
             learner.drop_weights()
         learner.forgotten_us = max(learner.forgotten_us, self._learner.forgotten_us)
-        learner.keep_only([memories], is_here)
+        learner.keep_only(memories, is_here)
         learner.is_enabled = self._learner.is_enabled
         self._learner, self._beside, self._unsaved = learner, beside, True
 
@@ -219,6 +229,11 @@ class SonaEngine:
         self._unsaved, self._is_readable = False, True
         for name in (NAME, NAME + ASIDE, NAME + _TEMPORARY):
             self._files.unlink(self._path.with_name(name))
+
+    def _remove_aside(self) -> None:
+        """Remove what was set aside or is unfinished: it may name what is forgotten."""
+        for suffix in (ASIDE, _TEMPORARY):
+            self._files.unlink(self._path.with_name(self._path.name + suffix))
 
     def _forgotten(self) -> None:
         self._learner.forgotten_us = max(self._now_us(), self._learner.forgotten_us + 1)  # the clock may have gone back

@@ -242,7 +242,7 @@ class Learner:
             shown=self._shown,
             since_refit=profile.refit_every,
             in_task=self._in_task,
-            silent=self._silent,
+            silent=self._silent if profile.threshold == self.profile.threshold else {},
             forgotten_us=self.forgotten_us,
         )
         other = Learner(self._dim, profile, known)
@@ -277,6 +277,11 @@ class Learner:
         return min(left, taken - self._replay.seen) if was_before else left
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it knows nothing."""
+        return not (self.has_learned or len(self._replay) or len(self._archive) or self._silent)
+
+    @property
     def has_learned(self) -> bool:
         """Whether anything was shown in the runs that came, or there are weights to begin with."""
         return bool(self._shown) or self._has_weights
@@ -295,8 +300,8 @@ class Learner:
 
     @property
     def last_us(self) -> int:
-        """When the last run that came ended."""
-        return self._replay.last_us
+        """When the last of the runs that it knows ended."""
+        return max(self._replay.last_us, self._archive.last_us)
 
     def about(self, intent: Intent) -> Learned | None:
         """Return what was learned that has to do with a question; None when learning is off, or nothing was learned."""
@@ -336,7 +341,8 @@ class Learner:
             self._step(lesson, memories, rng)
 
     def pass_over(self, run: TrajectoryId, judged: Judged) -> None:
-        """Know of a finished run that it says nothing; the earliest of too many are no longer known."""
+        """Know of a finished run that it says nothing, whatever it said before; the earliest of too many are no longer known."""
+        self._let_go(run)
         self._silent[run] = judged
         if len(self._silent) > _MOST_SILENT:
             del self._silent[next(iter(self._silent))]
@@ -387,26 +393,42 @@ class Learner:
         Weights cannot forget one example, and any memory may have been one that nobody asked for: they go, and those of every earlier
         generation, until the next cycle fits them to what is left.
         """
-        gone, held = set(keys), self._known
-        touched = {each.id for each in held if each.id in runs or not gone.isdisjoint(each.keys.tolist())}
+        gone = set(keys)
+        touched = [each for each in self._known if each.id in runs or not gone.isdisjoint(each.keys.tolist())]
         were_silent = [run for run in self._silent if run in runs]
         for run in were_silent:
             del self._silent[run]
         was_shown = gone.intersection(self._shown)
         for key in was_shown:
             del self._shown[key]
-        if touched:
-            left = [_without(each, gone) if each.id in touched else each for each in held if each.id not in runs]
-            known = [each for each in left if each is not None]
-            archived = [each for each in known if each.id in self._archive]
-            lessons = [each for each in known if each.id in self._replay]
-            in_task = {each.id for each in self._replay.last(self._in_task)}
-            self._in_task = sum(each.id in in_task for each in lessons)
-            self._replay = Replay(self.profile.replay, lessons, self._replay.seen - len(held) + len(known))
-            self._archive = Archive(self.profile.archive, archived)
-            self._bank = Bank(self._dim, known)
+        in_task = {each.id for each in self._replay.last(self._in_task)}
+        for each in touched:
+            left = None if each.id in runs else _without(each, gone)
+            if left is None:
+                self._let_go(each.id)
+            else:
+                self._bank.replace(left)
+                (self._replay if left.id in self._replay else self._archive).replace(left)
+        self._in_task = sum(each.id in in_task for each in self._replay)
+        self._bank = self._bank.compact()
         had_weights = self.drop_weights()
         return bool(touched or was_shown or were_silent or had_weights)
+
+    def _let_go(self, run: TrajectoryId) -> None:
+        """Know nothing of a run any more, if it is known."""
+        lesson = self.lesson(run)
+        if lesson is None:
+            return
+        if run in self._archive:
+            self._replay.seen -= 1
+        self._replay.drop(run)
+        self._archive.drop(run)
+        self._bank.drop(run)
+        for key in lesson.keys[: len(lesson.shown)].tolist():
+            if self._shown[key] > 1:
+                self._shown[key] -= 1
+            else:
+                del self._shown[key]
 
     def drop_weights(self) -> bool:
         """Throw the weights of all generations away, so that the next cycle is due; return whether there were any."""

@@ -1,4 +1,4 @@
-"""What a user asks again and again: the questions of the runs that are held, in clusters.
+"""What a user asks again and again: the questions of the runs that are known, in clusters.
 
 k-means, begun by k-means++ (Arthur and Vassilvitskii, SODA 2007), on unit vectors. Clusters whose centres are nearly the same become
 one. They are made anew each time, never appended to, and they are for reading: the bank answers by single runs, since clusters

@@ -58,12 +58,22 @@ class Replay:
         """Return the last ones to come."""
         return list(self._lessons.values())[max(0, len(self._lessons) - count) :]
 
+    def replace(self, lesson: Lesson) -> None:
+        """Keep a lesson in the place of an earlier state of it."""
+        self._lessons[lesson.id] = lesson
+        (self._positive.add if lesson.is_positive else self._positive.discard)(lesson.id)
+
+    def drop(self, which: TrajectoryId) -> None:
+        """Let go of a lesson, if it is here, as if it had never come."""
+        if self._lessons.pop(which, None) is not None:
+            self._positive.discard(which)
+            self.seen -= 1
+
     def put(self, lesson: Lesson, rng: np.random.Generator) -> Lesson | None:
         """Keep a lesson, in the place of an earlier state of it, and return the one that had to go for it."""
         self.last_us = max(self.last_us, lesson.ended_us)
         is_new = lesson.id not in self._lessons
-        self._lessons[lesson.id] = lesson
-        (self._positive.add if lesson.is_positive else self._positive.discard)(lesson.id)
+        self.replace(lesson)
         if not is_new:
             return None
         self.seen += 1

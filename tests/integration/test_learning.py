@@ -12,11 +12,13 @@ import pytest
 
 from memoryd import client
 from memoryd.actors import pages
+from memoryd.actors.context import TaskFailed
 from memoryd.clock import SystemClock
 from memoryd.protocol.errors import InvalidMessage
 from memoryd.sona import speed
 from memoryd.sona.engine import ASIDE, NAME, SonaEngine
-from tests.helpers.daemon import PATIENCE_S, event, events, exported, running, texts
+from memoryd.sona.learner import Cycle
+from tests.helpers.daemon import PATIENCE_S, event, events, exported, running, texts, until
 from tests.integration.test_import import call
 
 if TYPE_CHECKING:
@@ -135,6 +137,131 @@ async def test_a_clock_that_goes_back_while_a_run_goes_on_costs_nothing(
     async with running(tmp_path) as house:
         assert await first(house) == HELPFUL
         assert (await house.memory.learning(user=USER)).runs == 1
+
+
+async def ferry(house: House) -> RecordId:
+    """Learn from a run on a branch of its own; return the memory that helped it, which is on that branch only."""
+    await house.memory.create_branch("pier", user=USER)
+    await house.memory.switch_branch("pier", user=USER)
+    kept = await house.memory.remember("the ferry leaves at noon", user=USER)
+    run = await house.memory.begin_trajectory("when does the ferry leave", user=USER, shown=[kept.id])
+    await house.memory.end_trajectory(run, user=USER, quality=0.9, helped=[kept.id])
+
+    async def is_learned() -> bool:
+        return (await house.memory.learning(user=USER)).runs == 2
+
+    await eventually(is_learned)
+    await house.memory.switch_branch("main", user=USER)
+    return kept.id
+
+
+async def test_what_is_taken_back_keeps_what_other_branches_hold(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await ran(house, await filled(house), [HELPFUL])
+        await learned(house)
+        await ferry(house)
+        before = await house.memory.learning(user=USER)
+
+        exported = await house.memory.export_learning(user=USER)
+        after = await house.memory.import_learning(exported, replace=True, user=USER)
+
+        assert (after.runs, after.micro) == (2, before.micro)
+
+
+async def test_a_dropped_branch_leaves_no_trace_in_what_was_set_aside_or_is_on_its_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memoryd.actors.pages.PAGE_BYTES", 1_000)
+    async with running(tmp_path, listen=True) as house:
+        await ran(house, await filled(house), [HELPFUL])
+        await learned(house)
+        gone = await ferry(house)
+        aside = house.root / USER / f"{NAME}.damaged"
+        aside.write_text(gone)
+        async with await house.raw() as raw:
+            await raw.hello()
+            page = (await raw.ask("export_learning", 2, {"user": USER})).body
+
+            await house.memory.drop_branch("pier", user=USER)
+
+            following = {"user": USER, "after": page["next"], "sha256": page["sha256"]}
+            assert (await raw.ask("export_learning", 3, following)).kind == "error"
+        assert not aside.exists()
+        assert gone not in (house.root / USER / NAME).read_text()
+
+
+async def test_a_dropped_branch_takes_what_was_set_aside_with_it_whatever_is_known_now(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        await filled(house)
+        await house.memory.create_branch("pier", user=USER)
+        aside = house.root / USER / f"{NAME}.damaged"
+        aside.write_text("what a run on the pier taught")
+
+        await house.memory.drop_branch("pier", user=USER)
+
+        assert not aside.exists()
+
+
+async def test_what_is_due_is_fitted_once_however_many_see_that_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = []
+    monkeypatch.setattr(SonaEngine, "is_due", property(lambda _: not fits))
+    monkeypatch.setattr(SonaEngine, "refit", lambda *_: fits.append(Cycle("refused", 0.0)) or fits[-1])
+    async with running(tmp_path) as house:
+        await filled(house)
+        learning = house.user_slot(USER).actor._learning
+
+        await asyncio.gather(learning._refit(), learning._refit())
+
+    assert len(fits) == 1
+
+
+async def test_what_was_learned_is_never_ahead_of_the_memory(tmp_path: Path) -> None:
+    async with running(tmp_path, memory={"commit_after_s": 60.0, "commit_records": 100_000}) as house:
+        await ran(house, await filled(house), [HELPFUL])
+        await learned(house)
+        await house.memory.publish([event("tar", "the harbour queue is mended with tar")], user=USER, ack="applied")
+        await house.memory.recall("tar of the harbour", user=USER)
+        told = [
+            ("begun", "conductor.run.started", "tar of the harbour"),
+            ("done", "conductor.run.completed", "with tar"),
+        ]
+        await house.memory.publish(
+            [event(name, text, kind, run_id="r1") for name, kind, text in told], user=USER, ack="applied"
+        )
+
+        async def is_learned() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 2
+
+        await eventually(is_learned)
+        before = await house.memory.set_learning(enabled=True, user=USER)  # which writes what was learned
+
+        house.user_slot(USER).mailbox.put_control(TaskFailed(RuntimeError("as if the power went")))
+        await until(lambda: house.user_slot(USER).incarnations == 2)
+        await house.memory.create_branch("later", user=USER)  # which waits until it was looked at what is here
+        after = await house.memory.learning(user=USER)
+
+        assert (after.runs, after.micro) == (2, before.micro) != (2, 0.0)
+
+
+async def test_of_what_was_shown_to_a_run_no_more_is_learned_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memoryd.actors.learning.MOST_SHOWN", 2)
+    async with running(tmp_path) as house:
+        ids = await filled(house)
+        await ran(house, ids, [list(ids)[-1]])
+
+        async def is_learned() -> bool:
+            return (await house.memory.learning(user=USER)).runs == 1
+
+        await eventually(is_learned)
+        (lesson,) = house.user_slot(USER).actor._engine._learner.snapshot().lessons
+
+    assert len(lesson.shown) == 2
+    assert lesson.shown[0] == ids[list(ids)[-1]]
+    assert lesson.credit[0] == 1
 
 
 async def test_ten_thousand_open_runs_are_kept_and_the_last_of_them_is_learned_from(tmp_path: Path) -> None:

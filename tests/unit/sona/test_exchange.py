@@ -50,7 +50,7 @@ def taken(
     gone: Collection[str] = (),
 ) -> SonaEngine:
     of = engine(folder)
-    of.take(data, user, held, lambda run: run not in gone, replace=replace)
+    of.take(data, user, [held], lambda run: run not in gone, replace=replace)
     return of
 
 
@@ -124,11 +124,11 @@ def test_who_has_learned_something_keeps_it_unless_it_is_to_be_replaced(alices: 
     before = of.status()
 
     with pytest.raises(InvalidMessage) as refused:
-        of.take(alices.exported(ALICE, "state"), ALICE, HELD, lambda _: True, replace=False)
+        of.take(alices.exported(ALICE, "state"), ALICE, [HELD], lambda _: True, replace=False)
     assert refused.value.field == "replace"
     assert of.status() == before
 
-    of.take(alices.exported(ALICE, "state"), ALICE, HELD, lambda _: True, replace=True)
+    of.take(alices.exported(ALICE, "state"), ALICE, [HELD], lambda _: True, replace=True)
     assert of.status() == alices.status()
 
 
@@ -136,7 +136,7 @@ def test_who_has_switched_learning_off_keeps_it_off(alices: SonaEngine, tmp_path
     of = engine(tmp_path)
     of.choose(enabled=False, profile=None)
 
-    of.take(alices.exported(ALICE, "weights"), BOB, HELD, lambda _: True, replace=False)
+    of.take(alices.exported(ALICE, "weights"), BOB, [HELD], lambda _: True, replace=False)
 
     assert not of.is_enabled
     of.choose(enabled=True, profile=None)
@@ -172,7 +172,7 @@ def test_what_cannot_be_used_is_refused_by_its_field_and_changes_nothing(
 ) -> None:
     of = engine(tmp_path)
     with pytest.raises(InvalidMessage) as refused:
-        of.take(signed({**document(alices), **change}), ALICE, HELD, lambda _: True, replace=False)
+        of.take(signed({**document(alices), **change}), ALICE, [HELD], lambda _: True, replace=False)
 
     assert refused.value.field == field
     assert refused.value.hint
@@ -204,7 +204,7 @@ def test_the_weights_of_another_embedder_are_refused(alices: SonaEngine, tmp_pat
     of = engine(tmp_path, model=ModelInfo("other", DIM, "cd" * 32))
 
     with pytest.raises(InvalidMessage) as refused:
-        of.take(alices.exported(ALICE, "weights"), BOB, HELD, lambda _: True, replace=False)
+        of.take(alices.exported(ALICE, "weights"), BOB, [HELD], lambda _: True, replace=False)
 
     assert refused.value.field == "embedder"
     assert MODEL.name in refused.value.message
@@ -236,16 +236,16 @@ def test_weights_of_before_something_was_forgotten_do_not_come_back_with_a_state
         of = engine(tmp_path)
         assert of.open() == ""
 
-    of.take(before, ALICE, HELD, lambda _: True, replace=True)
+    of.take(before, ALICE, [HELD], lambda _: True, replace=True)
 
     assert (of.status().base, of.status().micro, of.status().earlier) == (0, 0, 0)
     assert of.status().runs == 70
     assert of.is_due
     assert of.refit(HELD).outcome == "accepted"
     since = of.exported(ALICE, "state")
-    of.take(since, ALICE, HELD, lambda _: True, replace=True)
+    of.take(since, ALICE, [HELD], lambda _: True, replace=True)
     assert of.status().base > 0
-    of.take(before, ALICE, HELD, lambda _: True, replace=True)  # what was taken knows of the forgetting, too
+    of.take(before, ALICE, [HELD], lambda _: True, replace=True)  # what was taken knows of the forgetting, too
     assert of.status().base == 0
 
 
@@ -256,10 +256,10 @@ def test_weights_alone_of_before_something_was_forgotten_are_refused(tmp_path: P
     of.learn(RUNS[0], HELD)
 
     with pytest.raises(InvalidMessage) as refused:
-        of.take(before, ALICE, HELD, lambda _: True, replace=True)
+        of.take(before, ALICE, [HELD], lambda _: True, replace=True)
     assert refused.value.field == "forgotten_us"
 
-    of.take(of.exported(ALICE, "weights"), ALICE, HELD, lambda _: True, replace=True)
+    of.take(of.exported(ALICE, "weights"), ALICE, [HELD], lambda _: True, replace=True)
     assert of.status().micro > 0
 
 
@@ -270,7 +270,7 @@ def test_where_the_state_was_damaged_no_earlier_weights_come_back(tmp_path: Path
     of = engine(tmp_path)
     assert of.open()
 
-    of.take(before, ALICE, HELD, lambda _: True, replace=True)
+    of.take(before, ALICE, [HELD], lambda _: True, replace=True)
 
     assert (of.status().runs, of.status().micro) == (70, 0)
 
@@ -283,7 +283,7 @@ def test_what_is_forgotten_after_the_clock_went_back_is_later_all_the_same(tmp_p
     with_weights = of.exported(ALICE, "state")
     of.forget([1_000_001], ())
 
-    of.take(with_weights, ALICE, HELD, lambda _: True, replace=True)
+    of.take(with_weights, ALICE, [HELD], lambda _: True, replace=True)
 
     assert of.status().micro == 0
 

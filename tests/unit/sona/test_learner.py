@@ -419,11 +419,58 @@ def test_a_run_that_says_nothing_is_known_as_it_was_judged_until_it_teaches_or_i
     assert of.says_nothing(first.id, (0.9, False))
     assert not of.says_nothing(first.id, (0.2, False))
     assert not of.says_nothing(first.id, (0.9, True))
-    assert of.in_profile(profile("edge")).says_nothing(first.id, (0.9, False))
+    assert of.in_profile(replace(profile("edge"), threshold=0.3)).says_nothing(first.id, (0.9, False))
+    assert not of.in_profile(profile("edge")).says_nothing(first.id, (0.9, False))  # it may under another threshold
     of.learn(first, Held())
     assert not of.says_nothing(first.id, (0.9, False))
     assert of.forget((), {second.id})
     assert not of.says_nothing(second.id, (0.9, False))
+
+
+def test_a_run_that_says_nothing_any_more_is_not_held_to_what_it_said() -> None:
+    of, held = learner(), Held()
+    failed, other = (replace(each, is_coarse=True, credit=0 * each.credit, quality=0.1) for each in runs(2))
+    of.learn(failed, held)
+    found = of.about(failed.intent)
+    assert found is not None
+    assert min(found.values.values()) < 0
+
+    of.pass_over(failed.id, (0.9, False))
+
+    assert of.lesson(failed.id) is None
+    assert of.about(failed.intent) is None
+    assert of.is_whole
+    of.learn(other, held)
+    found = of.about(failed.intent)
+    assert found is not None
+    assert not found.values
+
+
+def test_of_a_forgotten_run_no_count_stays() -> None:
+    of, held, (first, second) = learner(), Held(), runs(2)
+    of.learn(first, held)
+    once = of.snapshot().shown
+    of.learn(second, held)
+
+    of.forget((), {second.id})
+
+    assert of.snapshot().shown == once
+    of.forget((), {first.id})
+    assert of.is_empty
+
+
+def test_when_the_last_run_ended_is_known_of_what_is_archived_too() -> None:
+    of = Learner(DIM, replace(profile("balanced"), replay=4, archive=100, refit_every=1_000))
+    given = [replace(each, ended_us=number) for number, each in enumerate(runs(12))]
+    for each in given:
+        of.learn(each, Held())
+    held = {lesson.id for lesson in of.snapshot().lessons}
+
+    of.forget((), held)
+
+    archived = [lesson.ended_us for lesson in of.snapshot().archive]
+    assert of.last_us >= max(archived) > 0
+    assert Learner(DIM, of.profile, of.snapshot()).last_us == max(archived)
 
 
 def test_of_too_many_runs_that_say_nothing_the_last_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
