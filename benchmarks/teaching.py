@@ -29,13 +29,13 @@ EACH: Final = 1_000
 USERS: Final = 8  # of each kind
 BURST: Final = 30  # runs of one user, after which its weights are due
 BEFORE: Final = 100  # runs of each, so that the guard can judge
-PER_S: Final = 30.0
+PER_S: Final = 10.0
 SHOWN: Final = 10
 
 
 def measure(settings: Settings) -> Iterator[Result]:
     """Yield what recalls take beside runs that teach nothing and beside runs that teach."""
-    turns, asked = (2, 100) if settings.quick else (6, 1_000)
+    turns, asked = (2, 100) if settings.quick else (4, 2_000)
     given = corpus.corpus(settings.logs, 2_000 if settings.quick else corpus.RECORDS, 1_200)
     off, on, fits, processor = asyncio.run(_measure(settings, given, turns, asked))
     times = {"off": percentiles(off), "on": percentiles(on)}

@@ -11,8 +11,10 @@ from bisect import bisect_left, insort
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from memoryd.sona.lessons import Lessons
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from memoryd.protocol.ids import TrajectoryId
     from memoryd.protocol.learning import Lesson
@@ -20,25 +22,12 @@ if TYPE_CHECKING:
     Worth = tuple[bool, int, TrajectoryId]
 
 
-class Archive:
+class Archive(Lessons):
     """At most `room` lessons."""
 
     def __init__(self, room: int, lessons: Iterable[Lesson] = ()) -> None:
-        self.room = room
-        self._lessons = {lesson.id: lesson for lesson in lessons}
-        self._by_worth = sorted(map(_worth, self._lessons.values()))
-
-    def __len__(self) -> int:
-        return len(self._lessons)
-
-    def __iter__(self) -> Iterator[Lesson]:
-        return iter(list(self._lessons.values()))
-
-    def __contains__(self, which: TrajectoryId) -> bool:
-        return which in self._lessons
-
-    def get(self, which: TrajectoryId) -> Lesson | None:
-        return self._lessons.get(which)
+        super().__init__(room, lessons)
+        self._by_worth = sorted(map(_worth, self))
 
     def put(self, lesson: Lesson, alike: Iterable[Lesson]) -> list[TrajectoryId]:
         """Keep a lesson, in the place of an earlier state of it; return which had to go for it, of all or of those `alike`.
@@ -50,7 +39,7 @@ class Archive:
         gone = [each.id for each in known if _is_said(each, lesson)]
         if any(_is_said(lesson, each) for each in known):  # which ended later, and left replay sooner
             gone.append(lesson.id)
-        self._lessons[lesson.id] = lesson
+        self._keep(lesson)
         insort(self._by_worth, _worth(lesson))
         for which in gone:
             self.drop(which)
@@ -62,13 +51,8 @@ class Archive:
     def replace(self, lesson: Lesson) -> None:
         """Keep a lesson in the place of an earlier state of it, which is here."""
         del self._by_worth[bisect_left(self._by_worth, _worth(self._lessons[lesson.id]))]
-        self._lessons[lesson.id] = lesson
+        self._keep(lesson)
         insort(self._by_worth, _worth(lesson))
-
-    @property
-    def last_us(self) -> int:
-        """When the last of them ended."""
-        return max((lesson.ended_us for lesson in self._lessons.values()), default=0)
 
     def drop(self, which: TrajectoryId) -> None:
         """Let go of a lesson, if it is here."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memoryd.sona.lessons import Lessons
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
 
@@ -16,29 +18,13 @@ if TYPE_CHECKING:
     from memoryd.protocol.learning import Lesson
 
 
-class Replay:
+class Replay(Lessons):
     """At most `room` lessons, in the order in which they came."""
 
     def __init__(self, room: int, lessons: Iterable[Lesson] = (), seen: int = 0) -> None:
-        self.room = room
-        self._lessons = {lesson.id: lesson for lesson in lessons}
-        self._positive = {lesson.id for lesson in self._lessons.values() if lesson.is_positive}
-        self.seen = max(seen, len(self._lessons))  # so many came in all
-        self.last_us = max(
-            (lesson.ended_us for lesson in self._lessons.values()), default=0
-        )  # when the last of them ended
-
-    def __len__(self) -> int:
-        return len(self._lessons)
-
-    def __iter__(self) -> Iterator[Lesson]:
-        return iter(list(self._lessons.values()))
-
-    def __contains__(self, which: TrajectoryId) -> bool:
-        return which in self._lessons
-
-    def get(self, which: TrajectoryId) -> Lesson | None:
-        return self._lessons.get(which)
+        super().__init__(room, lessons)
+        self._positive = {lesson.id for lesson in self if lesson.is_positive}
+        self.seen = max(seen, len(self))  # so many came in all
 
     @property
     def is_whole(self) -> bool:
@@ -60,7 +46,7 @@ class Replay:
 
     def replace(self, lesson: Lesson) -> None:
         """Keep a lesson in the place of an earlier state of it."""
-        self._lessons[lesson.id] = lesson
+        self._keep(lesson)
         (self._positive.add if lesson.is_positive else self._positive.discard)(lesson.id)
 
     def drop(self, which: TrajectoryId) -> None:
@@ -71,7 +57,6 @@ class Replay:
 
     def put(self, lesson: Lesson, rng: np.random.Generator) -> Lesson | None:
         """Keep a lesson, in the place of an earlier state of it, and return the one that had to go for it."""
-        self.last_us = max(self.last_us, lesson.ended_us)
         is_new = lesson.id not in self._lessons
         self.replace(lesson)
         if not is_new:
