@@ -201,7 +201,7 @@ class MemoryAgent(Actor):
             wording=self._wording,
             embedder=self._embedder,
             pools=self._pools,
-            settle=self._settle,
+            settle=self._write.settle,
             ctx=ctx,
         )
         self._evaluating = Evaluating(
@@ -565,11 +565,6 @@ class MemoryAgent(Actor):
             log.warning("words_not_purged", user=self._user, error=type(error).__name__)
             return
         await self._wording.purge([view for view, _ in others])
-
-    async def _settle(self) -> None:
-        """Wait until everything applied so far is committed. Raises DiskFull, at once when it is known to be, or another StorageFault."""
-        self._write.refuse_when_full()
-        await self._write.settle()
 
     async def _take_learning(self, message: m.ImportLearning) -> m.LearningStatus:
         async with self._branching.alone:

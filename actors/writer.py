@@ -299,8 +299,12 @@ class Writer:
         return opened
 
     async def settle(self) -> None:
-        """Wait until everything applied so far is committed, if it is not. Raises DiskFull or another StorageFault."""
+        """Wait until everything applied so far is committed, if it is not.
+
+        Raises DiskFull, at once while the disk is known to be full, or another StorageFault.
+        """
         if self._pending.since is not None or not self._idle.is_set():
+            self.refuse_when_full()
             await self.durable()
 
     async def beside_commits(self, work: Callable[[], None]) -> None:
