@@ -84,7 +84,6 @@ class Forgetting:
             at.write.drop(trajectory)
         at.looks.close()
         runs = {*dropped, *(run for one in elsewhere.values() if message.everywhere for run in one.trajectories)}
-        await self.learning.forget(ids, runs)
         if message.now or message.everywhere:
             await self.wording.discard()
             await self.embedder.tell(ForgetTexts())
@@ -93,6 +92,7 @@ class Forgetting:
         elif message.now:
             at.write.compact_soon()
         await at.write.durable()
+        await self.learning.forget(ids, runs)  # if it comes to that no more, the next opening sees to it
         if message.now:
             at.write.refuse_when_full()  # deleted, but there was no room yet for the file without their bytes
         at.looks.close()
