@@ -50,7 +50,7 @@ class Verdict:
     strength: float
 
 
-def judged(
+def judge(
     lessons: Sequence[Lesson], memories: Memories, bank: Bank, profile: Profile, rng: np.random.Generator
 ) -> Verdict | None:
     """Return what the last of these lessons say, in each of which something helped; None when there are too few of them."""

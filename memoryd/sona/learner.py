@@ -2,9 +2,9 @@
 
     learned(m) = strength (bent(q) - q) . m  +  value(m)  -  COMMON (n / (20 + n)),  n = how often m was shown
 
-The first is the work of the two adapters, see `lora`: the base one is fitted in the background, the micro one moves at once, behind
-it, and says how much they count. The second is the bank's. The third holds back what is shown for everything; the bank brings it back where it helped. All is
-added to the score that a memory has without learning, which stays as it is.
+The first is the work of the two adapters, see `lora`: the base one is fitted in the background, and the guard says how much both count;
+the micro one moves at once, behind it. The second is the bank's. The third holds back what is shown for everything; the bank brings it
+back where it helped. All is added to the score that a memory has without learning, which stays as it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from memoryd.sona.bank import Bank, said
 from memoryd.sona.boundary import LAST, MOST, is_boundary
 from memoryd.sona.contrast import LEARNED, TEMPERATURE, slopes, task
 from memoryd.sona.fitting import fitted, important, prepared
-from memoryd.sona.guard import ENOUGH, LEAST, judged
+from memoryd.sona.guard import ENOUGH, LEAST, judge
 from memoryd.sona.lora import Adapter, Training
 from memoryd.sona.patterns import patterns
 from memoryd.sona.replay import Replay
@@ -356,7 +356,7 @@ class Learner:
 
     def _refitted(self, memories: Memories) -> Cycle:
         rng, lessons = self._rng(), self._replay.positive()
-        verdict = judged(lessons, memories, self._bank, self.profile, rng)
+        verdict = judge(lessons, memories, self._bank, self.profile, rng)
         if verdict is None:
             return Cycle("too few", None)
         if verdict.gain < LEAST:

@@ -11,7 +11,7 @@ from memoryd.protocol.errors import InvalidMessage
 from memoryd.protocol.learning import UNTOLD, Intent, Lesson
 from memoryd.sona.bank import WEIGHT, Bank
 from memoryd.sona.contrast import LEARNED
-from memoryd.sona.guard import judged
+from memoryd.sona.guard import judge
 from memoryd.sona.learner import Learner
 from memoryd.sona.profiles import PROFILES, profile
 from tests.helpers.lessons import COUNT, DIM, Held, intent, lesson, record
@@ -273,7 +273,7 @@ def test_an_adapter_counts_no_more_than_while_it_is_fitted_where_questions_have_
     shown = [rng.permutation(COUNT)[:6].tolist() for _ in asked]
     given = [lesson(number, intent(asked[number]), shown[number], shown[number][:1]) for number in range(90)]
 
-    verdict = judged(given, held, Bank(DIM, given), profile("balanced"), rng)
+    verdict = judge(given, held, Bank(DIM, given), profile("balanced"), rng)
 
     assert verdict is not None
     assert verdict.strength == LEARNED
